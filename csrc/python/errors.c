@@ -1,0 +1,75 @@
+#include "state.h"
+
+static PyObject *class_for(kest_state *state, kest_status status)
+{
+    switch (status) {
+    case KEST_E_NOMEM:
+        return PyExc_MemoryError;
+    case KEST_E_CRYPTO:
+    case KEST_E_RANDOM:
+        return PyExc_RuntimeError;
+    case KEST_E_SURROGATE:
+    case KEST_E_NAN:
+    case KEST_E_JSON_NUMBER:
+    case KEST_E_OVERFLOW:
+        return state->canonicalization_error;
+    case KEST_E_KEY:
+        return state->key_error;
+    case KEST_E_INFLATE:
+    case KEST_E_LIMIT:
+    case KEST_E_B64:
+    case KEST_E_JSON:
+        return state->baggage_error;
+    default:
+        return state->passport_error;
+    }
+}
+
+PyObject *kest_raise(kest_state *state, kest_status status)
+{
+    if (status == KEST_E_NOMEM)
+        return PyErr_NoMemory();
+    PyErr_SetString(class_for(state, status), kest_strerror(status));
+    return NULL;
+}
+
+PyObject *kest_raise_verification(kest_state *state, kest_status status, size_t index)
+{
+    const char *reason = kest_strerror(status);
+    PyObject *error = NULL, *at = NULL, *text = NULL, *args = NULL, *kwargs = NULL;
+
+    if (status == KEST_E_NOMEM)
+        return PyErr_NoMemory();
+    at = index == SIZE_MAX ? Py_NewRef(Py_None) : PyLong_FromSize_t(index);
+    text = index == SIZE_MAX ? PyUnicode_FromFormat("passport does not verify: %s", reason)
+                             : PyUnicode_FromFormat("entry %zu does not verify: %s", index, reason);
+    if (!at || !text)
+        goto done;
+    args = PyTuple_Pack(1, text);
+    kwargs = Py_BuildValue("{s:O,s:s}", "index", at, "reason", reason);
+    if (args && kwargs && (error = PyObject_Call(state->verification_error, args, kwargs)))
+        PyErr_SetObject(state->verification_error, error);
+done:
+    Py_XDECREF(error);
+    Py_XDECREF(kwargs);
+    Py_XDECREF(args);
+    Py_XDECREF(text);
+    Py_XDECREF(at);
+    return NULL;
+}
+
+PyObject *kest_raise_json(kest_state *state, kest_status status, size_t position)
+{
+    PyObject *error = NULL, *text;
+
+    if (status == KEST_E_NOMEM)
+        return PyErr_NoMemory();
+    text = PyUnicode_FromFormat("%s at byte %zu", kest_strerror(status), position);
+    if (text)
+        error = PyObject_CallFunction(state->json_error, "On", text, (Py_ssize_t)position);
+    if (error)
+        PyErr_SetObject(state->json_error, error);
+    Py_XDECREF(text);
+    Py_XDECREF(error);
+    return NULL;
+}

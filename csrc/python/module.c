@@ -1,0 +1,124 @@
+/* module.c: the module kest._kestcore: types, functions, state. Multi-phase initialisation (PEP 489), one state per
+ * interpreter. */
+#include "state.h"
+
+static int load_error(PyObject *errors, const char *name, PyObject **out)
+{
+    *out = PyObject_GetAttrString(errors, name);
+    return *out ? 0 : -1;
+}
+
+static int load_errors(kest_state *state)
+{
+    PyObject *errors = PyImport_ImportModule("kest.errors"), *binascii;
+    int rc;
+
+    if (!errors)
+        return -1;
+    rc = load_error(errors, "CanonicalizationError", &state->canonicalization_error) ||
+         load_error(errors, "JSONSyntaxError", &state->json_error) ||
+         load_error(errors, "KeyFormatError", &state->key_error) ||
+         load_error(errors, "PassportError", &state->passport_error) ||
+         load_error(errors, "VerificationError", &state->verification_error) ||
+         load_error(errors, "BaggageError", &state->baggage_error);
+    Py_DECREF(errors);
+    if (rc || !(binascii = PyImport_ImportModule("binascii")))
+        return -1;
+    state->binascii_decode = PyObject_GetAttrString(binascii, "a2b_base64");
+    Py_DECREF(binascii);
+    return state->binascii_decode ? 0 : -1;
+}
+
+static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **out)
+{
+    *out = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    return *out ? PyModule_AddType(module, *out) : -1;
+}
+
+static int module_exec(PyObject *module)
+{
+    kest_state *state = state_of_module(module);
+
+    if (kest_crypto_init() != KEST_OK) {
+        PyErr_SetString(PyExc_ImportError, "libsodium could not be initialised: no source of randomness");
+        return -1;
+    }
+    if (load_errors(state) < 0 || add_type(module, &kest_signer_spec, &state->signer_type) < 0 ||
+        add_type(module, &kest_pubkey_spec, &state->pubkey_type) < 0 ||
+        add_type(module, &kest_keyring_spec, &state->keyring_type) < 0 ||
+        add_type(module, &kest_entry_spec, &state->entry_type) < 0 ||
+        add_type(module, &kest_passport_spec, &state->passport_type) < 0 ||
+        PyModule_AddFunctions(module, kest_pack_methods) < 0 || PyModule_AddFunctions(module, kest_verify_methods) < 0)
+        return -1;
+    return PyModule_AddStringConstant(module, "__version__", KEST_RUNTIME_VERSION);
+}
+
+static int module_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    kest_state *state = state_of_module(module);
+
+    Py_VISIT(state->canonicalization_error);
+    Py_VISIT(state->json_error);
+    Py_VISIT(state->key_error);
+    Py_VISIT(state->passport_error);
+    Py_VISIT(state->verification_error);
+    Py_VISIT(state->baggage_error);
+    Py_VISIT(state->signer_type);
+    Py_VISIT(state->pubkey_type);
+    Py_VISIT(state->keyring_type);
+    Py_VISIT(state->entry_type);
+    Py_VISIT(state->passport_type);
+    Py_VISIT(state->binascii_decode);
+    return 0;
+}
+
+static int module_clear(PyObject *module)
+{
+    kest_state *state = state_of_module(module);
+
+    Py_CLEAR(state->canonicalization_error);
+    Py_CLEAR(state->json_error);
+    Py_CLEAR(state->key_error);
+    Py_CLEAR(state->passport_error);
+    Py_CLEAR(state->verification_error);
+    Py_CLEAR(state->baggage_error);
+    Py_CLEAR(state->signer_type);
+    Py_CLEAR(state->pubkey_type);
+    Py_CLEAR(state->keyring_type);
+    Py_CLEAR(state->entry_type);
+    Py_CLEAR(state->passport_type);
+    Py_CLEAR(state->binascii_decode);
+    return 0;
+}
+
+static void module_free(void *module)
+{
+    module_clear(module);
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+#ifdef Py_mod_multiple_interpreters
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef kest_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "kest._kestcore",
+    .m_doc = "The C core of Kest: canonical JSON, hashing, signing, passports, verification, packing.",
+    .m_size = sizeof(kest_state),
+    .m_methods = kest_text_methods,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC PyInit__kestcore(void); /* -Wmissing-prototypes */
+
+PyMODINIT_FUNC PyInit__kestcore(void)
+{
+    return PyModuleDef_Init(&kest_module);
+}

@@ -1,0 +1,160 @@
+/* py_pack.c: the transport forms of a passport. */
+#include "state.h"
+
+#include "../core/alloc.h"
+#include "../core/pack.h"
+
+/* zlib and the dense form of anything longer are worth a release of the lock. */
+enum { RELEASE_FROM = 32768 };
+
+static PyObject *ascii(const kest_buf *buf)
+{
+    return PyUnicode_DecodeASCII((const char *)buf->data, (Py_ssize_t)buf->len, NULL);
+}
+
+static PassportObject *passport_arg(kest_state *state, PyObject *arg)
+{
+    if (Py_TYPE(arg) == state->passport_type)
+        return (PassportObject *)arg;
+    PyErr_Format(PyExc_TypeError, "a Passport is needed, not %s", Py_TYPE(arg)->tp_name);
+    return NULL;
+}
+
+static PyObject *pack_z(PyObject *module, PyObject *arg)
+{
+    kest_state *state = state_of_module(module);
+    PassportObject *self = passport_arg(state, arg);
+    PyObject *json;
+    kest_str text;
+    kest_status st;
+    kest_buf out;
+
+    if (!self)
+        return NULL;
+    if (self->z)
+        return Py_NewRef(self->z);
+    json = PyObject_CallMethod(arg, "serialize", NULL);
+    if (!json || kest_str_view(state, json, "passport", &text) < 0) {
+        Py_XDECREF(json);
+        return NULL;
+    }
+    kest_buf_init(&out);
+    if (text.len >= RELEASE_FROM) {
+        KEST_GIL_RELEASE
+        st = kest_pack_z(text.data, text.len, &out);
+        KEST_GIL_RELEASE_END
+    } else {
+        st = kest_pack_z(text.data, text.len, &out);
+    }
+    if (st != KEST_OK)
+        kest_raise(state, st);
+    else if (!self->z)
+        self->z = ascii(&out);
+    kest_buf_free(&out);
+    Py_DECREF(json);
+    return st == KEST_OK ? Py_XNewRef(self->z) : NULL;
+}
+
+static PyObject *pack_dense(PyObject *module, PyObject *arg)
+{
+    kest_state *state = state_of_module(module);
+    PassportObject *self = passport_arg(state, arg);
+    kest_node **nodes;
+    size_t count;
+    bool owned;
+    kest_status st;
+    kest_buf out;
+
+    if (!self)
+        return NULL;
+    if (self->dense)
+        return Py_NewRef(self->dense);
+    if (kest_passport_nodes(state, self, &nodes, &count, &owned) < 0)
+        return NULL;
+    kest_buf_init(&out);
+    st = kest_pack_dense(nodes, count, &out);
+    if (st == KEST_OK)
+        self->dense = ascii(&out);
+    else if (st == KEST_E_PACK_FORM)
+        self->dense = Py_NewRef(Py_None);
+    else
+        kest_raise(state, st);
+    kest_buf_free(&out);
+    if (owned)
+        kest_free(nodes);
+    return Py_XNewRef(self->dense);
+}
+
+/* Reads (text, max_bytes, max_entries); the str keeps the view alive. */
+static int unpack_args(kest_state *state, PyObject *args, kest_str *text, size_t *max_bytes, size_t *max_entries)
+{
+    PyObject *arg;
+    Py_ssize_t bytes, entries;
+
+    if (!PyArg_ParseTuple(args, "Unn", &arg, &bytes, &entries) || kest_str_view(state, arg, "text", text) < 0)
+        return -1;
+    *max_bytes = bytes > 0 ? (size_t)bytes : 0;
+    *max_entries = entries > 0 ? (size_t)entries : 0;
+    return 0;
+}
+
+static PyObject *finish(kest_state *state, kest_status st, kest_builder *builder)
+{
+    if (st == KEST_OK)
+        return kest_passport_from_builder(state, builder);
+    kest_builder_free(builder);
+    if (st == KEST_E_NOMEM)
+        return PyErr_NoMemory();
+    PyErr_Format(state->baggage_error, "packed passport refused: %s", kest_strerror(st));
+    return NULL;
+}
+
+static PyObject *unpack_z(PyObject *module, PyObject *args)
+{
+    kest_state *state = state_of_module(module);
+    size_t max_bytes, max_entries, error_at;
+    kest_builder builder;
+    kest_str text;
+    kest_status st;
+    kest_buf json;
+
+    if (unpack_args(state, args, &text, &max_bytes, &max_entries) < 0)
+        return NULL;
+    kest_builder_init(&builder);
+    kest_buf_init(&json);
+    KEST_GIL_RELEASE
+    st = kest_unpack_z(text.data, text.len, max_bytes, &json);
+    if (st == KEST_OK)
+        st = kest_unpack_json(json.data, json.len, max_entries, &builder, &error_at);
+    KEST_GIL_RELEASE_END
+    kest_buf_free(&json);
+    return finish(state, st, &builder);
+}
+
+static PyObject *unpack_dense(PyObject *module, PyObject *args)
+{
+    kest_state *state = state_of_module(module);
+    size_t max_bytes, max_entries;
+    kest_builder builder;
+    kest_str text;
+    kest_status st;
+
+    if (unpack_args(state, args, &text, &max_bytes, &max_entries) < 0)
+        return NULL;
+    kest_builder_init(&builder);
+    KEST_GIL_RELEASE
+    st = kest_unpack_dense(text.data, text.len, max_bytes, max_entries, &builder);
+    KEST_GIL_RELEASE_END
+    return finish(state, st, &builder);
+}
+
+PyMethodDef kest_pack_methods[] = {
+    {"pack_z", pack_z, METH_O, "pack_z(passport, /)\n--\n\nThe value of kest.passport_z: zlib level 1, base64url."},
+    {"pack_dense", pack_dense, METH_O,
+     "pack_dense(passport, /)\n--\n\nThe dense form (docs/formats.md), or None when these entries have none."},
+    {"unpack_z", unpack_z, METH_VARARGS,
+     "unpack_z(text, max_bytes, max_entries, /)\n--\n\nUndoes pack_z; BaggageError when corrupt or above a cap."},
+    {"unpack_dense", unpack_dense, METH_VARARGS,
+     "unpack_dense(text, max_bytes, max_entries, /)\n--\n\nUndoes pack_dense; BaggageError when corrupt or above a cap."},
+    {NULL, NULL, 0, NULL},
+};

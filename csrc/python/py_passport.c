@@ -1,0 +1,657 @@
+/* py_passport.c: Passport, an immutable view of a flow or a list built by hand. */
+#include "state.h"
+
+#include "../core/alloc.h"
+#include "../core/pack.h"
+#include "../core/trust.h"
+
+PyObject *kest_node_text(const kest_node *node)
+{
+    return PyUnicode_DecodeUTF8((const char *)node->jws, (Py_ssize_t)node->jws_len, NULL);
+}
+
+PyObject *kest_taints_tuple(const kest_taints *taints)
+{
+    PyObject *tuple = PyTuple_New((Py_ssize_t)taints->count);
+
+    for (uint32_t i = 0; tuple && i < taints->count; i++) {
+        PyObject *item = PyUnicode_DecodeUTF8((const char *)taints->items[i].data, (Py_ssize_t)taints->items[i].len, NULL);
+
+        if (item)
+            PyTuple_SET_ITEM(tuple, i, item);
+        else
+            Py_CLEAR(tuple);
+    }
+    return tuple;
+}
+
+/* --- life --- */
+
+static PassportObject *blank(PyTypeObject *type)
+{
+    PassportObject *self = (PassportObject *)type->tp_alloc(type, 0);
+    kest_status st;
+
+    if (!self)
+        return NULL;
+    self->ceiling = KEST_MAX_TRUST;
+    if ((st = kest_taints_new(NULL, 0, &self->carried)) != KEST_OK) {
+        kest_raise(PyType_GetModuleState(type), st);
+        Py_CLEAR(self);
+    }
+    return self;
+}
+
+static void drop_tips(PassportObject *self)
+{
+    /* Behind a builder the tips are borrowed from it. */
+    if (!self->builder)
+        for (size_t i = 0; i < self->ntips; i++)
+            kest_node_unref(self->tips[i]);
+    if (self->tips != &self->one)
+        kest_free(self->tips);
+    self->tips = NULL;
+    self->ntips = 0;
+}
+
+static void passport_dealloc(PassportObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+
+    drop_tips(self);
+    if (self->builder) {
+        kest_builder_free(self->builder);
+        kest_free(self->builder);
+    }
+    kest_taints_unref(self->carried);
+    kest_text_unref(self->continues);
+    Py_XDECREF(self->json);
+    Py_XDECREF(self->z);
+    Py_XDECREF(self->dense);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+PyObject *kest_passport_new(kest_state *state, kest_node *const *tips, size_t ntips)
+{
+    PassportObject *self = blank(state->passport_type);
+
+    if (!self)
+        return NULL;
+    self->tips = &self->one;
+    if (ntips > 1 && !(self->tips = kest_calloc(ntips, sizeof *self->tips))) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    for (; self->ntips < ntips; self->ntips++)
+        self->tips[self->ntips] = kest_node_ref(tips[self->ntips]);
+    return (PyObject *)self;
+}
+
+PyObject *kest_passport_from_builder(kest_state *state, kest_builder *builder)
+{
+    PassportObject *self = blank(state->passport_type);
+
+    if (self && !(self->builder = kest_malloc(sizeof *builder))) {
+        Py_CLEAR(self);
+        PyErr_NoMemory();
+    }
+    if (!self) {
+        kest_builder_free(builder);
+        return NULL;
+    }
+    *self->builder = *builder;
+    return (PyObject *)self;
+}
+
+static int add_text(kest_state *state, kest_builder *builder, PyObject *item)
+{
+    kest_str jws;
+    kest_status st;
+
+    if (kest_str_view(state, item, "an entry", &jws) < 0)
+        return -1;
+    if ((st = kest_builder_add(builder, jws.data, jws.len)) != KEST_OK) {
+        kest_raise(state, st);
+        return -1;
+    }
+    return 0;
+}
+
+static PyObject *passport_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"entries", NULL};
+    kest_state *state = PyType_GetModuleState(type);
+    PyObject *entries = NULL, *items;
+    kest_builder builder;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:Passport", names, &entries))
+        return NULL;
+    if (entries && PyUnicode_Check(entries)) {
+        PyErr_SetString(PyExc_TypeError, "entries is a sequence of JWS strings; for JSON text use Passport.deserialize()");
+        return NULL;
+    }
+    kest_builder_init(&builder);
+    if (entries) {
+        if (!(items = PySequence_Tuple(entries)))
+            return NULL;
+        for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(items); i++)
+            if (add_text(state, &builder, PyTuple_GET_ITEM(items, i)) < 0) {
+                Py_DECREF(items);
+                kest_builder_free(&builder);
+                return NULL;
+            }
+        Py_DECREF(items);
+    }
+    return kest_passport_from_builder(state, &builder);
+}
+
+/* --- the two forms behind one face --- */
+
+int kest_passport_tips(kest_state *state, PassportObject *self)
+{
+    kest_node **tips = NULL;
+    size_t count = 0, bad;
+    kest_status st;
+
+    if (self->tips || !self->builder)
+        return 0;
+    if ((bad = kest_builder_broken(self->builder)) != SIZE_MAX) {
+        kest_raise_verification(state, (kest_status)self->builder->nodes[bad]->broken, bad);
+        return -1;
+    }
+    if ((st = kest_builder_tips(self->builder, &tips, &count)) != KEST_OK) {
+        kest_raise(state, st);
+        return -1;
+    }
+    self->tips = tips;
+    self->ntips = count;
+    return 0;
+}
+
+int kest_passport_nodes(kest_state *state, PassportObject *self, kest_node ***nodes, size_t *count, bool *owned)
+{
+    kest_status st;
+
+    *owned = false;
+    if (self->builder) {
+        *nodes = self->builder->nodes;
+        *count = self->builder->count;
+        return 0;
+    }
+    *nodes = NULL;
+    *count = 0;
+    if (!self->ntips)
+        return 0;
+    if ((st = kest_chain_collect(self->tips, self->ntips, nodes, count)) != KEST_OK) {
+        kest_raise(state, st);
+        return -1;
+    }
+    *owned = true;
+    return 0;
+}
+
+static PyObject *node_list(kest_state *state, PassportObject *self, PyObject *(*make)(const kest_node *))
+{
+    kest_node **nodes;
+    size_t count;
+    bool owned;
+    PyObject *list;
+
+    if (kest_passport_nodes(state, self, &nodes, &count, &owned) < 0)
+        return NULL;
+    list = PyList_New((Py_ssize_t)count);
+    for (size_t i = 0; list && i < count; i++) {
+        PyObject *item = make(nodes[i]);
+
+        if (item)
+            PyList_SET_ITEM(list, (Py_ssize_t)i, item);
+        else
+            Py_CLEAR(list);
+    }
+    if (owned)
+        kest_free(nodes);
+    return list;
+}
+
+static Py_ssize_t passport_length(PassportObject *self)
+{
+    size_t count;
+    kest_status st;
+
+    if (self->builder)
+        return (Py_ssize_t)self->builder->count;
+    if ((st = kest_chain_count(self->tips, self->ntips, &count)) != KEST_OK) {
+        kest_raise(kest_state_of((PyObject *)self), st);
+        return -1;
+    }
+    return (Py_ssize_t)count;
+}
+
+static int passport_bool(PassportObject *self)
+{
+    return self->builder ? self->builder->count > 0 : self->ntips > 0;
+}
+
+/* --- reading --- */
+
+static PyObject *get_entries(PassportObject *self, void *unused)
+{
+    (void)unused;
+    return node_list(kest_state_of((PyObject *)self), self, kest_node_text);
+}
+
+static PyObject *hex_object(const uint8_t hash[KEST_HASH_LEN])
+{
+    uint8_t hex[KEST_HASH_HEX];
+
+    kest_hex(hash, KEST_HASH_LEN, hex);
+    return PyUnicode_FromStringAndSize((const char *)hex, sizeof hex);
+}
+
+static PyObject *get_tips(PassportObject *self, void *unused)
+{
+    PyObject *tuple;
+
+    (void)unused;
+    if (kest_passport_tips(kest_state_of((PyObject *)self), self) < 0)
+        return NULL;
+    tuple = PyTuple_New((Py_ssize_t)self->ntips);
+    for (size_t i = 0; tuple && i < self->ntips; i++) {
+        PyObject *hex = hex_object(self->tips[i]->hash);
+
+        if (hex)
+            PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, hex);
+        else
+            Py_CLEAR(tuple);
+    }
+    return tuple;
+}
+
+static PyObject *get_chain_tip(PassportObject *self, void *unused)
+{
+    PyObject *tips, *comma, *text = NULL;
+
+    (void)unused;
+    tips = get_tips(self, NULL);
+    if (!tips)
+        return NULL;
+    comma = PyUnicode_FromString(",");
+    if (comma)
+        text = PyUnicode_Join(comma, tips);
+    Py_XDECREF(comma);
+    Py_DECREF(tips);
+    return text;
+}
+
+static PyObject *get_trust(PassportObject *self, void *unused)
+{
+    uint8_t trust = self->ceiling;
+
+    (void)unused;
+    if (kest_passport_tips(kest_state_of((PyObject *)self), self) < 0)
+        return NULL;
+    for (size_t i = 0; i < self->ntips; i++)
+        if (self->tips[i]->trust < trust)
+            trust = self->tips[i]->trust;
+    return PyLong_FromLong(trust);
+}
+
+static PyObject *get_tip_scores(PassportObject *self, void *unused)
+{
+    PyObject *tuple;
+
+    (void)unused;
+    if (kest_passport_tips(kest_state_of((PyObject *)self), self) < 0)
+        return NULL;
+    if (!self->ntips)
+        return Py_BuildValue("(i)", (int)self->ceiling);
+    tuple = PyTuple_New((Py_ssize_t)self->ntips);
+    for (size_t i = 0; tuple && i < self->ntips; i++) {
+        const uint8_t trust = self->tips[i]->trust;
+        PyObject *score = PyLong_FromLong(trust < self->ceiling ? trust : self->ceiling);
+
+        if (score)
+            PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, score);
+        else
+            Py_CLEAR(tuple);
+    }
+    return tuple;
+}
+
+static PyObject *get_taints(PassportObject *self, void *unused)
+{
+    (void)unused;
+    return kest_passport_taints_after((PyObject *)self, NULL, 0);
+}
+
+static PyObject *get_tip_entry(PassportObject *self, void *unused)
+{
+    (void)unused;
+    if (kest_passport_tips(kest_state_of((PyObject *)self), self) < 0)
+        return NULL;
+    if (self->ntips != 1)
+        Py_RETURN_NONE;
+    return kest_node_text(self->tips[0]);
+}
+
+static PyObject *get_continues(PassportObject *self, void *unused)
+{
+    (void)unused;
+    if (!self->continues)
+        Py_RETURN_NONE;
+    return PyUnicode_DecodeUTF8((const char *)self->continues->data, (Py_ssize_t)self->continues->len, NULL);
+}
+
+static PyObject *decoded(const kest_node *node)
+{
+    kest_parsed parsed;
+    PyObject *payload;
+
+    if (kest_parsed_read(node->jws, node->jws_len, &parsed) != KEST_OK) {
+        PyErr_SetString(PyExc_RuntimeError, "an entry that was readable is not any more"); /* cannot happen */
+        return NULL;
+    }
+    payload = kest_json_to_python(parsed.doc.root);
+    kest_parsed_free(&parsed);
+    return payload;
+}
+
+static PyObject *passport_decode(PassportObject *self, PyObject *unused)
+{
+    kest_state *state = kest_state_of((PyObject *)self);
+
+    (void)unused;
+    if (kest_passport_tips(state, self) < 0) /* names a broken entry */
+        return NULL;
+    return node_list(state, self, decoded);
+}
+
+static PyObject *passport_serialize(PassportObject *self, PyObject *unused)
+{
+    kest_state *state = kest_state_of((PyObject *)self);
+    kest_node **nodes;
+    size_t count;
+    bool owned;
+    kest_buf out;
+
+    (void)unused;
+    if (self->json)
+        return Py_NewRef(self->json);
+    if (kest_passport_nodes(state, self, &nodes, &count, &owned) < 0)
+        return NULL;
+    kest_buf_init(&out);
+    kest_pack_json(&out, nodes, count);
+    if (out.status == KEST_OK)
+        self->json = PyUnicode_DecodeUTF8((const char *)out.data, (Py_ssize_t)out.len, NULL);
+    else
+        kest_raise(state, out.status);
+    kest_buf_free(&out);
+    if (owned)
+        kest_free(nodes);
+    return Py_XNewRef(self->json);
+}
+
+/* --- making --- */
+
+static PyObject *passport_deserialize(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"text", "max_entries", NULL};
+    kest_state *state = PyType_GetModuleState(type);
+    Py_ssize_t max_entries = 1000000;
+    PyObject *arg, *bytes = NULL, *result = NULL;
+    size_t error_at = 0;
+    kest_builder builder;
+    kest_str text;
+    kest_status st;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|n:deserialize", names, &arg, &max_entries))
+        return NULL;
+    if (PyUnicode_Check(arg)) {
+        if (kest_str_view(state, arg, "text", &text) < 0)
+            return NULL;
+        bytes = Py_NewRef(arg);
+    } else {
+        if (!(bytes = PyBytes_FromObject(arg))) /* a copy, unless it is bytes already */
+            return NULL;
+        text = (kest_str){(const uint8_t *)PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes)};
+    }
+    kest_builder_init(&builder);
+    KEST_GIL_RELEASE
+    st = kest_unpack_json(text.data, text.len, max_entries > 0 ? (size_t)max_entries : 0, &builder, &error_at);
+    KEST_GIL_RELEASE_END
+    if (st == KEST_OK) {
+        result = kest_passport_from_builder(state, &builder);
+    } else {
+        kest_builder_free(&builder);
+        if (st == KEST_E_LIMIT)
+            PyErr_Format(state->baggage_error, "a passport of more than %zd entries, or an entry above 16 MiB", max_entries);
+        else if (st == KEST_E_JSON)
+            PyErr_Format(state->baggage_error, "a passport is a JSON array of strings; at byte %zu it is not", error_at);
+        else
+            kest_raise_json(state, st, error_at);
+    }
+    Py_DECREF(bytes);
+    return result;
+}
+
+static PyObject *passport_add(PassportObject *self, PyObject *jws)
+{
+    kest_state *state = kest_state_of((PyObject *)self);
+
+    if (!self->builder) {
+        PyErr_SetString(state->passport_error, "this passport is a view of a running flow and cannot be changed; "
+                        "build one by hand with Passport(passport.entries)");
+        return NULL;
+    }
+    if (add_text(state, self->builder, jws) < 0)
+        return NULL;
+    drop_tips(self);
+    Py_CLEAR(self->json);
+    Py_CLEAR(self->z);
+    Py_CLEAR(self->dense);
+    return Py_NewRef((PyObject *)self);
+}
+
+static int join_carried(kest_state *state, PassportObject *into, const PassportObject *from)
+{
+    kest_taints *both[2] = {into->carried, from->carried}, *joined;
+    const kest_status st = kest_taints_combine(both, 2, NULL, 0, NULL, 0, &joined, NULL);
+
+    if (st != KEST_OK) {
+        kest_raise(state, st);
+        return -1;
+    }
+    kest_taints_unref(into->carried);
+    into->carried = joined;
+    if (from->ceiling < into->ceiling)
+        into->ceiling = from->ceiling;
+    if (from->continues && !into->continues)
+        into->continues = kest_text_ref(from->continues);
+    return 0;
+}
+
+static PyObject *passport_merge(PyTypeObject *type, PyObject *const *args, Py_ssize_t nargs)
+{
+    kest_state *state = PyType_GetModuleState(type);
+    kest_node **all = NULL, **merged = NULL;
+    size_t total = 0, count = 0;
+    PyObject *result = NULL;
+    kest_status st;
+
+    for (Py_ssize_t i = 0; i < nargs; i++) {
+        if (Py_TYPE(args[i]) != type) {
+            PyErr_Format(PyExc_TypeError, "merge() takes passports, not %s", Py_TYPE(args[i])->tp_name);
+            return NULL;
+        }
+        if (kest_passport_tips(state, (PassportObject *)args[i]) < 0)
+            return NULL;
+        total += ((PassportObject *)args[i])->ntips;
+    }
+    if (!(all = kest_calloc(total ? total : 1, sizeof *all)))
+        return PyErr_NoMemory();
+    for (Py_ssize_t i = 0; i < nargs; i++) {
+        PassportObject *p = (PassportObject *)args[i];
+
+        for (size_t t = 0; t < p->ntips; t++)
+            all[count++] = p->tips[t];
+    }
+    if ((st = kest_chain_merge(all, total, &merged, &count)) != KEST_OK) {
+        kest_raise(state, st);
+        goto done;
+    }
+    result = kest_passport_new(state, merged, count);
+    for (Py_ssize_t i = 0; result && i < nargs; i++)
+        if (join_carried(state, (PassportObject *)result, (PassportObject *)args[i]) < 0)
+            Py_CLEAR(result);
+    if (result && count && ((PassportObject *)result)->continues) { /* the entries themselves carry the thread on */
+        kest_text_unref(((PassportObject *)result)->continues);
+        ((PassportObject *)result)->continues = NULL;
+    }
+done:
+    kest_free(all);
+    kest_free(merged);
+    return result;
+}
+
+/* The same tips with a lower ceiling and more taints for what comes next. */
+static PyObject *passport_restrict(PassportObject *self, PyObject *args)
+{
+    kest_state *state = kest_state_of((PyObject *)self);
+    kest_str room[16], *items = room;
+    kest_taints *parents[1], *carried;
+    PyObject *list, *result = NULL;
+    size_t count;
+    int ceiling;
+    kest_status st;
+
+    if (!PyArg_ParseTuple(args, "iO:restrict", &ceiling, &list))
+        return NULL;
+    if (ceiling < 0 || ceiling > KEST_MAX_TRUST) {
+        PyErr_Format(PyExc_ValueError, "a trust ceiling is 0 to 100, not %d", ceiling);
+        return NULL;
+    }
+    if (kest_taint_list(state, list, room, 16, &items, &count) < 0)
+        return NULL;
+    parents[0] = self->carried;
+    st = kest_taints_combine(parents, 1, items, count, NULL, 0, &carried, NULL);
+    if (items != room)
+        kest_free(items);
+    if (st != KEST_OK)
+        return kest_raise(state, st);
+    if (kest_passport_tips(state, self) == 0)
+        result = kest_passport_new(state, self->tips, self->ntips);
+    if (result) {
+        PassportObject *p = (PassportObject *)result;
+
+        kest_taints_unref(p->carried);
+        p->carried = kest_taints_ref(carried);
+        p->ceiling = ceiling < self->ceiling ? (uint8_t)ceiling : self->ceiling;
+        p->continues = self->continues ? kest_text_ref(self->continues) : NULL;
+    }
+    kest_taints_unref(carried);
+    return result;
+}
+
+/* An empty passport whose first entry will be a root under the same ceiling and taints that names our tips. */
+static PyObject *passport_roll_over(PassportObject *self, PyObject *unused)
+{
+    kest_state *state = kest_state_of((PyObject *)self);
+    PyObject *tip, *taints = NULL, *trust = NULL, *args = NULL, *empty = NULL, *result = NULL;
+    kest_str text;
+    kest_status st;
+
+    (void)unused;
+    tip = get_chain_tip(self, NULL);
+    if (!tip || kest_str_view(state, tip, "tip", &text) < 0 || !(taints = get_taints(self, NULL)) ||
+        !(trust = get_trust(self, NULL)) || !(args = PyTuple_Pack(2, trust, taints)) ||
+        !(empty = kest_passport_new(state, NULL, 0)) || !(result = passport_restrict((PassportObject *)empty, args)))
+        goto done;
+    if (text.len && (st = kest_text_new(text.data, text.len, &((PassportObject *)result)->continues)) != KEST_OK) {
+        kest_raise(state, st);
+        Py_CLEAR(result);
+    }
+done:
+    Py_XDECREF(tip);
+    Py_XDECREF(taints);
+    Py_XDECREF(trust);
+    Py_XDECREF(args);
+    Py_XDECREF(empty);
+    return result;
+}
+
+static PyObject *passport_reduce(PassportObject *self, PyObject *unused)
+{
+    PyObject *make = PyObject_GetAttrString((PyObject *)Py_TYPE(self), "deserialize"), *text = NULL, *result = NULL;
+
+    (void)unused;
+    if (make && (text = passport_serialize(self, NULL)))
+        result = Py_BuildValue("O(O)", make, text);
+    Py_XDECREF(text);
+    Py_XDECREF(make);
+    return result;
+}
+
+static PyObject *passport_repr(PassportObject *self)
+{
+    const Py_ssize_t n = passport_length(self);
+
+    return n < 0 ? NULL : PyUnicode_FromFormat("<Passport of %zd entr%s>", n, n == 1 ? "y" : "ies");
+}
+
+static PyMethodDef passport_methods[] = {
+    {"decode", (PyCFunction)passport_decode, METH_NOARGS,
+     "decode()\n--\n\nThe payloads as dicts, parents before children. Nothing is verified by this."},
+    {"serialize", (PyCFunction)passport_serialize, METH_NOARGS, "serialize()\n--\n\nA JSON array of JWS strings."},
+    {"deserialize", (PyCFunction)(void (*)(void))passport_deserialize, METH_VARARGS | METH_KEYWORDS | METH_CLASS,
+     "deserialize(text, max_entries=1000000)\n--\n\nA passport from serialize()'s text (str or bytes). Nothing is verified by this."},
+    {"add_signature", (PyCFunction)passport_add, METH_O,
+     "add_signature(jws, /)\n--\n\nAppends an entry to a passport that is being built by hand; returns the passport itself."},
+    {"merge", (PyCFunction)(void (*)(void))passport_merge, METH_FASTCALL | METH_CLASS,
+     "merge(*passports)\n--\n\nOne passport of all entries; its tips are those that no other tip descends from."},
+    {"restrict", (PyCFunction)passport_restrict, METH_VARARGS,
+     "restrict(ceiling, taints, /)\n--\n\nThe same entries; what follows has at most this trust, and these taints too."},
+    {"roll_over", (PyCFunction)passport_roll_over, METH_NOARGS,
+     "roll_over()\n--\n\nAn empty passport whose next entry is a root that continues this flow: same trust ceiling, same taints."},
+    {"seal", (PyCFunction)(void (*)(void))kest_passport_seal, METH_FASTCALL,
+     "seal(signer, operation, classification, trust, raised, labels, added, removed, policy_context, input_hash, entry_id, "
+     "timestamp_ms, /)\n--\n\nThe passport with one more signed entry, whose parents are the tips."},
+    {"draft", (PyCFunction)(void (*)(void))kest_passport_draft, METH_FASTCALL,
+     "draft(principal, ...seal's other arguments, /)\n--\n\nThe canonical payload that seal() would sign, for a signer elsewhere."},
+    {"adopt", (PyCFunction)kest_passport_adopt, METH_O,
+     "adopt(jws, /)\n--\n\nThe passport with an entry that was signed elsewhere, whose parents must be the tips."},
+    {"taints_after", (PyCFunction)(void (*)(void))kest_passport_taints_after, METH_FASTCALL,
+     "taints_after(added, removed, /)\n--\n\nThe taints an entry with these changes would have, ascending."},
+    {"__reduce__", (PyCFunction)passport_reduce, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyGetSetDef passport_getset[] = {
+    {"entries", (getter)get_entries, NULL, "The JWS strings, parents before children.", NULL},
+    {"tips", (getter)get_tips, NULL, "Hashes (hex) of the entries that no other entry continues from, sorted.", NULL},
+    {"chain_tip", (getter)get_chain_tip, NULL, "The tips, comma-joined: the value of kest.chain_tip.", NULL},
+    {"trust_score", (getter)get_trust, NULL, "The lowest trust among the tips, 0..100; 100 when empty.", NULL},
+    {"taints", (getter)get_taints, NULL, "The union of the tips' taints, ascending.", NULL},
+    {"tip_scores", (getter)get_tip_scores, NULL, "The trust of each tip under the ceiling; of an empty passport the ceiling alone.", NULL},
+    {"tip_entry", (getter)get_tip_entry, NULL, "The JWS of the only tip; None when there are several or none.", NULL},
+    {"continues", (getter)get_continues, NULL, "The tips of an earlier passport that the next entry continues, or None.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyType_Slot passport_slots[] = {
+    {Py_tp_new, passport_new},
+    {Py_tp_dealloc, passport_dealloc},
+    {Py_tp_repr, passport_repr},
+    {Py_mp_length, passport_length},
+    {Py_nb_bool, passport_bool},
+    {Py_tp_methods, passport_methods},
+    {Py_tp_getset, passport_getset},
+    {Py_tp_doc,
+     "Passport(entries=())\n--\n\nA Merkle DAG of signed entries (JWS compact strings), parents before children.\n\n"
+     "Text that is not an acceptable entry is kept, so that a verifier can name it; .trust_score, .taints, .tips and "
+     ".decode() then raise VerificationError."},
+    {0, NULL},
+};
+
+PyType_Spec kest_passport_spec = {"kest._kestcore.Passport", sizeof(PassportObject), 0,
+                                  Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, passport_slots};

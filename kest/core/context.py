@@ -1,0 +1,147 @@
+"""What flows with control: the current passport, and on whose behalf it runs.
+
+After a decorated call returns, its entry is what the next call in the same context continues from; nested calls continue
+from their caller. Tasks and threads that copy the context branch from the last shared entry and never see each other's;
+`join` brings branches together again. Everything lives in `contextvars`, so asyncio tasks, ``asyncio.to_thread`` and
+frameworks that copy contexts need nothing; a bare thread or thread pool needs `wrap`.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, ParamSpec, TypeVar, cast
+
+from kest._kestcore import Passport
+
+__all__ = [
+    "Caller",
+    "get_current_agent",
+    "get_current_jwt",
+    "get_current_passport",
+    "get_current_task",
+    "get_current_user",
+    "join",
+    "lineage",
+    "wrap",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf the flow runs: what a verified request, or an enclosing decorated call, says."""
+
+    user: str | None = None
+    agent: str | None = None
+    task: str | None = None
+    jwt: str | None = field(default=None, repr=False)  # a bearer token: never in a repr, a log or an entry
+
+
+NOBODY = Caller()
+passport_var: contextvars.ContextVar[Passport | None] = contextvars.ContextVar("kest.passport", default=None)
+caller_var: contextvars.ContextVar[Caller] = contextvars.ContextVar("kest.caller", default=NOBODY)
+
+
+def get_current_passport() -> Passport:
+    """The passport of this context; an empty one where nothing has run yet."""
+    passport = passport_var.get()
+    return Passport() if passport is None else passport
+
+
+def get_current_user() -> str | None:
+    """The user on whose behalf this call runs, or None."""
+    return caller_var.get().user
+
+
+def get_current_agent() -> str | None:
+    """The agent that acts, or None."""
+    return caller_var.get().agent
+
+
+def get_current_task() -> str | None:
+    """The task or scope, or None."""
+    return caller_var.get().task
+
+
+def get_current_jwt() -> str | None:
+    """The bearer token of the request, once verified; None outside a request. Handle with care: it is a credential."""
+    return caller_var.get().jwt
+
+
+@contextmanager
+def lineage(passport: Passport | None = None) -> Iterator[Passport]:
+    """A fresh root for one item of work; or, given a passport, a flow that continues from it.
+
+    The flow that was current before is current again afterwards, without the entries made inside.
+    """
+    fresh = Passport() if passport is None else passport
+    token = passport_var.set(fresh)
+    try:
+        yield fresh
+    finally:
+        passport_var.reset(token)
+
+
+def join(*passports: Passport) -> Passport:
+    """Make the next entry of this context continue from all these passports as well as from its own; returns the union.
+
+    Use it where the results of concurrent tasks come together: have each task return `get_current_passport()`.
+    """
+    merged = Passport.merge(get_current_passport(), *passports)
+    passport_var.set(merged)
+    return merged
+
+
+def wrap(fn: Callable[P, R]) -> Callable[P, R]:
+    """``fn`` bound to the flow of here and now, for a thread or pool that does not copy contexts.
+
+    Every call starts from the entry that is the tip now; calls do not see each other's entries. Works for functions and
+    coroutine functions.
+    """
+    if inspect.iscoroutinefunction(fn):
+        passport, caller = passport_var.get(), caller_var.get()
+
+        @functools.wraps(fn)
+        async def run_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+            tokens = passport_var.set(passport), caller_var.set(caller)
+            try:
+                return await fn(*args, **kwargs)
+            finally:
+                caller_var.reset(tokens[1])
+                passport_var.reset(tokens[0])
+
+        return cast("Callable[P, R]", run_async)
+    context = contextvars.copy_context()
+
+    @functools.wraps(fn)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        return context.copy().run(fn, *args, **kwargs)
+
+    return run
+
+
+def origin_note(passport: Passport | None) -> str | None:
+    """What a new root should say about itself: a thread that began without its creator's context is easily an oversight."""
+    if passport is None and threading.current_thread() is not threading.main_thread():
+        return "thread-without-context"
+    return None
+
+
+def continue_from(own: Passport, current: Passport | None) -> Passport:
+    """Where one step of a generator continues from: its own last entry, and what its consumer did since."""
+    if current is None or current is own or not current:
+        return own
+    return Passport.merge(own, current) if own else current
+
+
+def has_seen(current: Passport, own: Passport) -> bool:
+    """Whether ``current`` contains everything that ``own`` ends in."""
+    return current is own or Passport.merge(current, own).tips == current.tips

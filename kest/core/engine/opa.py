@@ -1,0 +1,175 @@
+"""Decisions from an Open Policy Agent server, through its Data API (``POST /v1/data/<path>``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kest.core.engine.base import DecidingEngine, Decision, refuse_names
+from kest.core.engine.http_client import PolicyServer, json_document
+from kest.core.engine.policy_input import input_json
+from kest.errors import ConfigurationError, PolicyEngineError
+
+if TYPE_CHECKING:
+    import ssl
+
+__all__ = ["OPAPolicyEngine"]
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*")
+_MAX_ID = 256
+
+
+class OPAPolicyEngine(DecidingEngine):
+    """Asks OPA at ``/v1/data/<policy name>``, body ``{"input": <policy input>}``; all names must allow.
+
+    Dots and slashes in a name mean the same: ``kest.allow_trusted`` and ``kest/allow_trusted`` are
+    ``/v1/data/kest/allow_trusted``. With the default ``decision_path`` a name addresses a package and its rule
+    ``allow`` decides, as in ``{"result": {"allow": true}}``; where names address the rule itself, use
+    ``decision_path="result"``. Only JSON ``true`` allows. Undefined (``{}``) denies. Nothing is retried, no redirect
+    is followed.
+
+    Args:
+        url: ``http://host:port`` of the server, with a path prefix if it has one. Either this or ``host``.
+        host, port: the same in parts.
+        timeout: seconds for a whole decision (all its policy names, connecting and reading included).
+        decision_path: where in the response the decision is, dot-separated.
+        uds: path of OPA's Unix socket (``--addr unix:///…``), used instead of TCP.
+        headers: extra request headers, such as ``{"Authorization": "Bearer …"}``.
+        tls: an ``ssl.SSLContext`` for https; default: the system's authorities.
+        provenance: also ask which bundle revisions were active, and record them.
+
+    Raises:
+        ConfigurationError: an argument cannot be used.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        host: str | None = None,
+        port: int = 8181,
+        timeout: float = 1.0,
+        decision_path: str = "result.allow",
+        uds: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        tls: ssl.SSLContext | None = None,
+        provenance: bool = False,
+    ) -> None:
+        target = server_url("OPAPolicyEngine", url, host, port, uds)
+        self._server = PolicyServer("OPA", target, timeout=timeout, uds=uds, headers=headers, context=tls)
+        self._decision_path = tuple(decision_path.split(".")) if isinstance(decision_path, str) else ()
+        if not all(self._decision_path) or not self._decision_path:
+            raise ConfigurationError("decision_path must be member names joined by dots, such as 'result.allow'")
+        self._query = "?provenance=true" if provenance else ""
+
+    def decide(self, entry_id: str, policy_names: Sequence[str], context: Mapping[str, Any]) -> Decision:
+        """Ask once per policy name; ``ids`` holds OPA's decision ids and, with ``provenance``, bundle revisions.
+
+        Raises:
+            PolicyEngineError: OPA cannot be reached, is late, or answers anything but 200 with JSON.
+        """
+        refused = refuse_names(policy_names)
+        if refused is not None:
+            return refused
+        paths, body, deadline = self._prepare(policy_names, context)
+        ids: list[str] = []
+        for name, path in zip(policy_names, paths, strict=True):
+            decision = self._read(name, self._server.post(path, body, deadline), ids)
+            if decision is not None:
+                return decision
+        return Decision(True, "", None, tuple(ids))
+
+    async def async_decide(self, entry_id: str, policy_names: Sequence[str], context: Mapping[str, Any]) -> Decision:
+        """:meth:`decide` without blocking the event loop."""
+        refused = refuse_names(policy_names)
+        if refused is not None:
+            return refused
+        paths, body, deadline = self._prepare(policy_names, context)
+        ids: list[str] = []
+        for name, path in zip(policy_names, paths, strict=True):
+            decision = self._read(name, await self._server.apost(path, body, deadline), ids)
+            if decision is not None:
+                return decision
+        return Decision(True, "", None, tuple(ids))
+
+    def _prepare(self, policy_names: Sequence[str], context: Mapping[str, Any]) -> tuple[list[str], bytes, float]:
+        deadline = self._server.deadline()
+        paths: list[str] = []
+        for name in policy_names:
+            if not _NAME.fullmatch(name):  # before it becomes part of a URL
+                raise PolicyEngineError(
+                    f"policy name {name!r} cannot be an OPA path: letters, digits, _ and - in segments joined by / or ."
+                )
+            paths.append(f"/v1/data/{name.replace('.', '/')}{self._query}")
+        return paths, utf8(f'{{"input":{input_json(context)}}}'), deadline
+
+    def _read(self, name: str, body: bytes, ids: list[str]) -> Decision | None:
+        """The denial that ``body`` means for policy ``name``, or None if it allows; adds its ids to ``ids``."""
+        document = json_document(body, self._server.name)
+        _collect_ids(document, ids)
+        value = document
+        for member in self._decision_path:
+            if not isinstance(value, dict) or member not in value:
+                where = ".".join(self._decision_path)
+                return Decision(False, f"OPA has no decision at {where} (undefined)", name, tuple(ids))
+            value = value[member]
+        if value is True:
+            return None
+        reason = "OPA denied" if value is False else f"OPA's decision is {type(value).__name__}, not true"
+        return Decision(False, reason, name, tuple(ids))
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        self._server.close()
+
+    def __repr__(self) -> str:
+        return f"<OPAPolicyEngine asking {self._server.name}>"
+
+
+def _collect_ids(document: object, ids: list[str]) -> None:
+    if not isinstance(document, dict):
+        return
+    decision_id = document.get("decision_id")
+    if isinstance(decision_id, str) and len(decision_id) <= _MAX_ID:
+        ids.append(f"decision_id={decision_id}")
+    provenance = document.get("provenance")
+    bundles = provenance.get("bundles") if isinstance(provenance, dict) else None
+    if isinstance(bundles, dict):
+        for bundle, details in list(bundles.items())[:32]:
+            revision = details.get("revision") if isinstance(details, dict) else None
+            if isinstance(revision, str) and len(bundle) + len(revision) <= _MAX_ID:
+                mark = f"revision={bundle}@{revision}"
+                if mark not in ids:
+                    ids.append(mark)
+
+
+def server_url(engine: str, url: str | None, host: str | None, port: int, uds: str | None = None) -> str:
+    """The server's URL from the forms that constructors accept.
+
+    Raises:
+        ConfigurationError: none or both were given, or the port is none.
+    """
+    if url is not None:
+        if host is not None:
+            raise ConfigurationError(f"{engine} takes url= or host=, not both")
+        return url
+    if host is None:
+        if uds is None:
+            raise ConfigurationError(f"{engine} needs url='http://host:port' or host=")
+        return "http://localhost"
+    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
+        raise ConfigurationError(f"{engine}: port must be between 1 and 65535")
+    return f"http://[{host}]:{port}" if ":" in host and not host.startswith("[") else f"http://{host}:{port}"
+
+
+def utf8(text: str) -> bytes:
+    """``text`` as UTF-8.
+
+    Raises:
+        PolicyEngineError: it holds a lone surrogate.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise PolicyEngineError("the policy input holds a lone surrogate, which is no Unicode text") from None

@@ -1,0 +1,375 @@
+"""The lifecycle of one call: decide, sign, link. Written once, driven by thin sync and async shells.
+
+`Call.authorise` is a generator. Whatever may wait for somebody else (a policy engine, a signer in another process) it
+yields as a `Question`; `answer` and `answer_async` drive it. With cached decisions and a local key it yields nothing, and
+the sync and the async path are the same code at the same cost.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+from kest._kestcore import Passport, Signer, canonicalize, digest, stamp
+from kest.core import config, context, spans
+from kest.core.binding import argument_hash
+from kest.core.decisions import decisions
+from kest.core.engine.base import Decision, decide, decide_async
+from kest.core.identity.base import async_principal_of, async_sign_payload, principal_of, sign_payload
+from kest.errors import CanonicalizationError, KestError, PolicyDeniedError, PolicyEngineError
+
+if TYPE_CHECKING:
+    from kest.core.plan import CallPlan
+    from kest.core.tiers import Tier
+
+__all__ = ["Call", "Question", "answer", "answer_async"]
+
+log = logging.getLogger("kest")
+
+
+class Question:
+    """Something that the lifecycle needs from elsewhere, asked in either world."""
+
+    def ask(self) -> Any:
+        """Answer it here and now, blocking if need be."""
+        raise NotImplementedError
+
+    async def ask_async(self) -> Any:
+        """Answer it without holding up the event loop."""
+        raise NotImplementedError
+
+
+class _Decide(Question):
+    __slots__ = ("arguments",)
+
+    def __init__(self, *arguments: Any) -> None:
+        self.arguments = arguments
+
+    def ask(self) -> Decision:
+        return decide(*self.arguments)
+
+    async def ask_async(self) -> Decision:
+        return await decide_async(*self.arguments)
+
+
+class _Principal(Question):
+    __slots__ = ("identity",)
+
+    def __init__(self, identity: Any) -> None:
+        self.identity = identity
+
+    def ask(self) -> str:
+        return principal_of(self.identity)
+
+    async def ask_async(self) -> str:
+        return await async_principal_of(self.identity)
+
+
+class _Sign(Question):
+    __slots__ = ("identity", "payload", "principal")
+
+    def __init__(self, identity: Any, payload: bytes, principal: str) -> None:
+        self.identity, self.payload, self.principal = identity, payload, principal
+
+    def ask(self) -> str:
+        return sign_payload(self.identity, self.payload, self.principal)
+
+    async def ask_async(self) -> str:
+        return await async_sign_payload(self.identity, self.payload, self.principal)
+
+
+Asking = Generator[Question, Any, None]
+
+
+def answer(steps: Asking) -> None:
+    """Drive the lifecycle to its end, blocking where it asks."""
+    reply: Any = None
+    try:
+        question = next(steps)
+        while True:
+            try:
+                reply = question.ask()
+            except BaseException as error:
+                question = steps.throw(error)
+            else:
+                question = steps.send(reply)
+    except StopIteration:
+        return
+
+
+async def answer_async(steps: Asking) -> None:
+    """Drive the lifecycle to its end, awaiting where it asks."""
+    reply: Any = None
+    try:
+        question = next(steps)
+        while True:
+            try:
+                reply = await question.ask_async()
+            except BaseException as error:
+                question = steps.throw(error)
+            else:
+                question = steps.send(reply)
+    except StopIteration:
+        return
+
+
+class Call:
+    """One call of a decorated function, from its arguments to its signed entry."""
+
+    __slots__ = (
+        "args", "caller", "entry_id", "identity", "input_hash", "kwargs", "labels", "passport", "plan", "principal", "raised", "sealed",
+        "settings", "span", "started_ns", "taints", "timestamp_ms", "trust",
+    )
+
+    def __init__(self, plan: CallPlan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.plan = plan
+        self.args = args
+        self.kwargs = kwargs
+        self.span: spans.CallSpan | None = None
+        self.sealed: Passport | None = None
+
+    def authorise(self) -> Asking:
+        """Steps 1 to 9: nothing has run and nothing has changed if this raises."""
+        plan = self.plan
+        self.settings = settings = config.settings()
+        engine = plan.engine if plan.engine is not None else settings.engine
+        if engine is None:
+            engine = config.get_active_engine()  # raises, and says what to do
+        identity = plan.identity if plan.identity is not None else settings.identity
+        if identity is None:
+            identity = config.get_active_identity()
+        arguments = plan.binder.bind(self.args, self.kwargs)
+
+        current = context.passport_var.get()
+        passport = Passport() if current is None else current
+        if len(passport) >= settings.max_entries:
+            passport = passport.roll_over()
+        self.passport = passport
+        self.started_ns = time.monotonic_ns()
+        self.span = spans.start_span(plan.operation)
+
+        self.identity = identity
+        signer = getattr(identity, "signer", None)
+        if type(signer) is not Signer:
+            signer = None
+        self.principal = signer.principal if signer is not None else (yield _Principal(identity))
+        caller = context.caller_var.get()
+        self.caller = caller if plan.user is plan.agent is plan.task is None else _resolved(plan, caller, arguments)
+        resource_id = None if plan.resource_id is None else plan.resource_id(arguments)
+        attributes = None if plan.resource_attr is None else _attributes(plan, arguments)
+        self._propagate()
+        self.input_hash, opaque = argument_hash(arguments, plan.secret)
+        self.entry_id, self.timestamp_ms = stamp()
+        self.labels = self._labels(identity, current, resource_id, attributes, opaque)
+
+        yield from self._decide(engine, arguments, resource_id, attributes)
+
+        policy_context = plan.tiers(settings).policy_context
+        fields = (
+            plan.operation, plan.classification, self.trust, self.raised, self.labels, plan.added_taints,
+            plan.removed_taints, policy_context, self.input_hash, self.entry_id, self.timestamp_ms,
+        )
+        if signer is not None:
+            sealed = passport.seal(signer, *fields)
+        else:
+            jws = yield _Sign(identity, passport.draft(self.principal, *fields), self.principal)
+            sealed = passport.adopt(jws)
+        if settings.audit is not None:
+            settings.audit.record("entry", _tip(sealed))
+        self.sealed = sealed
+        context.passport_var.set(sealed)
+        if self.span is not None:
+            self._annotate(allowed=True)
+
+    # --- trust and taints ---
+
+    def _propagate(self) -> None:
+        plan, passport = self.plan, self.passport
+        parents = passport.trust_score
+        root = not passport and passport.continues is None
+        # Behind an edge that could not verify, even a root has a ceiling.
+        limit = min(plan.self_score, parents) if root else parents
+        if plan.trust_evaluator is not None:
+            self.trust = plan.evaluated_trust(() if root else passport.tip_scores)
+        elif root:
+            self.trust = limit
+        else:
+            self.trust = parents * plan.self_score // 100
+        if plan.trust_override is not None:
+            self.trust = plan.trust_override
+        self.raised = self.trust > limit
+        self.taints = passport.taints_after(plan.added_taints, plan.removed_taints)
+
+    # --- labels ---
+
+    def _labels(
+        self, identity: Any, current: Passport | None, resource_id: str | None, attributes: Any, opaque: tuple[str, ...]
+    ) -> dict[str, str]:
+        labels: dict[str, str] = {}
+        if self.span is not None and self.span.trace_id is not None:
+            labels["trace_id"] = self.span.trace_id
+        caller = self.caller
+        if caller.user is not None or caller.agent is not None or caller.task is not None:
+            who = {"agent": caller.agent, "task": caller.task, "user": caller.user}
+            labels["kest.identity"] = canonicalize(who).decode()
+        if resource_id is not None:
+            labels["kest.resource_id"] = resource_id
+        if attributes:
+            labels["kest.resource_attr"] = canonicalize(attributes).decode()
+        if opaque:
+            labels["kest.opaque_args"] = ",".join(opaque)
+        if current is None and (note := context.origin_note(current)) is not None:
+            labels["kest.root"] = note
+        extra = getattr(identity, "labels", None)
+        if callable(extra):
+            labels.update(extra())
+        return labels
+
+    # --- policy ---
+
+    def _decide(self, engine: Any, arguments: dict[str, Any], resource_id: str | None, attributes: Any) -> Asking:
+        plan = self.plan
+        mapped = plan.mapped(arguments) if plan.context_map else {}
+        question = None  # the canonical digest of everything a policy can see, worked out once
+        for tier in plan.tiers(self.settings).tiers:
+            key = None
+            generation = decisions.generation
+            if decisions.ttl > 0:
+                if question is None:
+                    question = self._digest(mapped, resource_id, attributes)
+                key = (id(engine), tier.name, tier.policies, tier.deviations, question)
+                known = decisions.get(key)
+                if known is not None:
+                    if not known.allowed:
+                        yield from self._deny(tier, known)
+                    continue
+            policy_input = self._input(tier, mapped, resource_id, attributes)
+            try:
+                decision = yield _Decide(engine, self.entry_id, tier.policies, policy_input)
+            except PolicyEngineError as error:
+                yield from self._deny(tier, Decision(False, f"the policy engine failed: {error}"), error)
+                raise AssertionError("unreachable") from error
+            if key is not None:
+                decisions.put(key, engine, decision, generation)
+            if decision.allowed is not True:
+                yield from self._deny(tier, decision)
+
+    def _digest(self, mapped: dict[str, Any], resource_id: str | None, attributes: Any) -> bytes:
+        caller = self.caller
+        try:
+            return digest(
+                (
+                    self.plan.operation, self.principal, caller.user, caller.agent, caller.task, self.trust, self.taints,
+                    resource_id, attributes, self._is_root(), self.plan.source_type, mapped,
+                )
+            )
+        except CanonicalizationError as error:
+            raise CanonicalizationError(
+                f"a mapped argument or resource attribute of {self.plan.operation!r} cannot go to policy: {error}", error.path
+            ) from error
+
+    def _is_root(self) -> bool:
+        return not self.passport and self.passport.continues is None
+
+    def _input(self, tier: Tier, mapped: dict[str, Any], resource_id: str | None, attributes: Any) -> dict[str, Any]:
+        """What an engine is given (PRODUCT, section 7)."""
+        caller, plan, passport = self.caller, self.plan, self.passport
+        taints, is_root = list(self.taints), self._is_root()
+        return {
+            "subject": {
+                "workload": self.principal, "user": caller.user, "agent": caller.agent, "task": caller.task,
+                "trust_score": self.trust, "taints": taints,
+            },
+            "object": {"id": resource_id if resource_id is not None else plan.operation, "attributes": attributes or {}},
+            "environment": {
+                "is_root": is_root, "source_type": plan.source_type,
+                "parent_hash": passport.continues or passport.chain_tip or "0",
+                "policy_names": list(tier.policies), "policy_tier": tier.name, "active_deviations": list(tier.deviations),
+            },
+            "identity": self.principal, "principal": self.principal, "trust_score": self.trust, "taints": taints,
+            "is_root": is_root, "source_type": plan.source_type, "user": caller.user, "agent": caller.agent,
+            "task": caller.task, "operation": plan.operation, "args": mapped,
+        }
+
+    def _deny(self, tier: Tier, decision: Decision, cause: BaseException | None = None) -> Asking:
+        policy = decision.policy or ", ".join(tier.policies)
+        reason = decision.reason or "denied by policy"
+        log.warning(
+            "denied: operation=%s entry_id=%s policy=%s tier=%s workload=%s reason=%s",
+            self.plan.operation, self.entry_id, policy, tier.name, self.principal, reason,
+        )
+        if self.span is not None:
+            self._annotate(allowed=False)
+        denied = PolicyDeniedError(policy, reason, tier=tier.name, entry_id=self.entry_id, operation=self.plan.operation)
+        if self.settings.audit is not None:
+            yield from self._record_denial(policy, tier.name, reason, denied)
+        raise denied from cause
+
+    def _record_denial(self, policy: str, tier: str, reason: str, denied: PolicyDeniedError) -> Asking:
+        from kest.core.audit import DENIAL_TYP, denial_payload
+
+        try:
+            record = yield from self.signed_record(denial_payload(self, policy, tier, reason), DENIAL_TYP)
+            self.settings.audit.record("denial", record)  # type: ignore[union-attr]
+        except KestError as error:
+            raise denied from error  # the call is denied either way; that it went unrecorded stays visible as the cause
+
+    def signed_record(self, payload: bytes, typ: str) -> Generator[Question, Any, str]:
+        """A record that is not an entry, signed by the identity of this call.
+
+        A signer elsewhere that returns whole JWS objects writes its own header; there the payload's member ``record``
+        tells records from entries, which never have it.
+        """
+        identity = self.identity
+        if type(signer := getattr(identity, "signer", None)) is Signer:
+            return signer.sign_jws(payload, typ)
+        jws: str = yield _Sign(identity, payload, self.principal)
+        return jws
+
+    # --- telemetry ---
+
+    def _annotate(self, allowed: bool) -> None:
+        span = self.span
+        assert span is not None
+        attributes: dict[str, Any] = {
+            "kest.operation": self.plan.operation, "kest.entry_id": self.entry_id, "kest.workload_id": self.principal,
+            "kest.trust_score": self.trust, "kest.taints": list(self.taints), "kest.allowed": allowed,
+            "kest.policy_ids": list(self.plan.tiers(self.settings).policy_ids),
+            "kest.parent_hash": self.passport.chain_tip or "0",
+        }
+        if span.recording and self.sealed is not None:
+            entry = _tip(self.sealed)
+            attributes["kest.signature"] = entry.rpartition(".")[2]
+            attributes["kest.chain_tip"] = self.sealed.chain_tip
+            if len(self.sealed) * len(entry) <= spans.MAX_PASSPORT_ATTRIBUTE:
+                attributes["kest.passport"] = self.sealed.serialize()
+        span.annotate(attributes)
+
+
+def _tip(passport: Passport) -> str:
+    entry = passport.tip_entry
+    if entry is None:
+        raise KestError("a sealed passport has one tip")  # cannot happen: sealing makes exactly one
+    return entry
+
+
+def _resolved(plan: CallPlan, caller: context.Caller, arguments: dict[str, Any]) -> context.Caller:
+    """Explicit value or callable first, then what the enclosing call or the verified request carried."""
+    user = caller.user if plan.user is None else plan.user(arguments)
+    agent = caller.agent if plan.agent is None else plan.agent(arguments)
+    task = caller.task if plan.task is None else plan.task(arguments)
+    return context.Caller(user, agent, task, caller.jwt)
+
+
+def _attributes(plan: CallPlan, arguments: dict[str, Any]) -> dict[str, Any]:
+    from kest.errors import ResolverError
+
+    assert plan.resource_attr is not None
+    value = plan.resource_attr(arguments)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ResolverError(f"resource_attr must be a dict, not {type(value).__name__}")
+    return value

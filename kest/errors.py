@@ -1,0 +1,121 @@
+"""Every error that Kest raises, in one tree.
+
+A message names what was wrong and what to do about it; it never contains key material or bearer tokens.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BaggageError",
+    "CanonicalizationError",
+    "ClaimCheckError",
+    "ConfigurationError",
+    "IdentityError",
+    "JSONSyntaxError",
+    "KestError",
+    "KeyFormatError",
+    "MissingExtraError",
+    "PassportError",
+    "PassportTooLargeError",
+    "PolicyDeniedError",
+    "PolicyEngineError",
+    "ResolverError",
+    "VerificationError",
+]
+
+
+class KestError(Exception):
+    """Base of everything that Kest raises on purpose."""
+
+
+class ConfigurationError(KestError):
+    """Kest is not configured, or configured in a way that cannot work."""
+
+
+class MissingExtraError(ConfigurationError, ImportError):
+    """An optional library is needed and absent; the message says which extra installs it."""
+
+
+class PolicyDeniedError(KestError, PermissionError):
+    """Policy did not allow the call: the function body was not run.
+
+    Attributes:
+        policy: the policy that denied (comma-joined when the engine could not say which of several).
+        reason: why, in words.
+        tier: ``enterprise``, ``platform``, ``app`` or ``function``.
+        entry_id: the UUIDv7 that the call would have had as an entry.
+        operation: the operation that was denied.
+    """
+
+    def __init__(
+        self,
+        policy: str,
+        reason: str = "denied",
+        *,
+        tier: str = "function",
+        entry_id: str = "",
+        operation: str = "",
+    ) -> None:
+        super().__init__(f"policy {policy!r} ({tier}) denied operation {operation!r}: {reason}")
+        self.policy = policy
+        self.reason = reason
+        self.tier = tier
+        self.entry_id = entry_id
+        self.operation = operation
+
+
+class PolicyEngineError(KestError):
+    """A policy engine failed to decide (unreachable, timed out, answered nonsense). Counts as a denial."""
+
+
+class IdentityError(KestError):
+    """An identity provider failed, or what it returned is not a valid signature over what it was given."""
+
+
+class ResolverError(KestError):
+    """A user, agent, task or resource resolver raised, or returned something that is not usable."""
+
+
+class CanonicalizationError(KestError, ValueError):
+    """A value has no RFC 8785 canonical form; ``path`` says where (JSONPath-like, ``$`` is the whole value)."""
+
+    def __init__(self, message: str, path: str = "$") -> None:
+        super().__init__(message)
+        self.path = path
+
+
+class JSONSyntaxError(KestError, ValueError):
+    """Text is not JSON as Kest accepts it (RFC 8259, no duplicate keys, bounded depth); ``position`` is a byte offset."""
+
+    def __init__(self, message: str, position: int = 0) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+class KeyFormatError(KestError, ValueError):
+    """A key is malformed, too short, or of a kind that Kest does not use."""
+
+
+class PassportError(KestError, ValueError):
+    """A passport could not be built, read or written."""
+
+
+class VerificationError(PassportError):
+    """A passport does not verify. ``index`` is the first bad entry (None: the passport as a whole)."""
+
+    def __init__(self, message: str, *, index: int | None = None, reason: str = "") -> None:
+        super().__init__(message)
+        self.index = index
+        self.reason = reason or message
+
+
+class PassportTooLargeError(PassportError):
+    """No permitted transport form of the passport fits, and there is no cache for a claim check."""
+
+
+class BaggageError(PassportError):
+    """Incoming Kest baggage is undecodable, truncated, oversized or contradicts itself."""
+
+
+class ClaimCheckError(BaggageError):
+    """A claim check names a record that is missing, expired or does not belong to its passport."""

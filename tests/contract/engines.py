@@ -1,0 +1,84 @@
+"""The engines under contract, and the same policies for them in Rego and in Cedar."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+from kest.core.engine import CedarLocalEngine, PolicyEngine, RegoLocalEngine
+
+# name -> (Rego rule bodies under package contract.<name>, Cedar condition). Each allows under the same circumstances.
+POLICIES: dict[str, tuple[str, str]] = {
+    "always": ("default allow := true", "true"),
+    "never": ("default allow := false", "false"),
+    "undefined": ("allow if input.no_such_member == 1", "context has no_such_member && context.no_such_member == 1"),
+    "trusted": ("default allow := false\nallow if input.trust_score >= 70", "context.trust_score >= 70"),
+    "untainted": (
+        'allow if not tainted\ntainted if "contains_pii" in input.taints',
+        'context.taints.contains("contains_pii") == false',
+    ),
+    "sensitive": (
+        'allow if { input.object.attributes.level.name == "high"; input.subject.user == "alice" }',
+        "context.object.attributes has level && "
+        'context.object.attributes.level.name == "high" && context.subject has user && context.subject.user == "alice"',
+    ),
+    "anonymous": ("allow if input.user == null", "(context has user) == false"),
+    "tokyo": ('allow if input.args.city == "東京 é😀 \\"q\\" \\\\"', 'context.args.city == "東京 é😀 \\"q\\" \\\\"'),
+    "exact": ("allow if input.args.n == 9007199254740993", "context.args.n == 9007199254740993"),
+    "escaped": ('allow if input.args.city == "\\u00e9/"', 'context.args.city == "\\u{e9}/"'),
+    "nul": ('allow if input.args.city == "a\\u0000b"', 'context.args.city == "a\\0b"'),
+}
+
+REGO = {
+    f"contract/{name}": f"package contract.{name}\nimport future.keywords\n\n{rules}\n"
+    for name, (rules, _) in POLICIES.items()
+}
+CEDAR = {
+    f"contract/{name}": f'permit(principal, action == Action::"contract/{name}", resource) when {{ {condition} }};'
+    for name, (_, condition) in POLICIES.items()
+}
+
+
+def context(**changes: Any) -> dict[str, Any]:
+    """A policy input as the lifecycle builds it; ``changes`` replace the flat members and their nested twins."""
+    flat: dict[str, Any] = {
+        "user": "alice",
+        "agent": None,
+        "task": "t-1",
+        "trust_score": 80,
+        "taints": [],
+        "is_root": True,
+        "source_type": "internal",
+    }
+    flat.update({key: value for key, value in changes.items() if key in flat})
+    workload = "spiffe://kest.internal/local-workload"
+    return {
+        "subject": {"workload": workload, **{key: flat[key] for key in ("user", "agent", "task", "trust_score", "taints")}},
+        "object": {"id": "doc-1", "attributes": changes.get("attributes", {})},
+        "environment": {
+            "is_root": flat["is_root"],
+            "source_type": flat["source_type"],
+            "parent_hash": "0",
+            "policy_names": ["contract/always"],
+            "policy_tier": "function",
+            "active_deviations": [],
+        },
+        "identity": workload,
+        "principal": workload,
+        **flat,
+        "args": changes.get("args", {}),
+    }
+
+
+def _rego(backend: str) -> Callable[[], PolicyEngine]:
+    return lambda: RegoLocalEngine(REGO, backend=backend)
+
+
+FACTORIES: dict[str, tuple[str, Callable[[], PolicyEngine]]] = {
+    "rego-regorus": ("lakera_regorus", _rego("regorus")),
+    "rego-regopy": ("regopy", _rego("regopy")),
+    "cedar-named": ("cedarpy", lambda: CedarLocalEngine(CEDAR)),
+    "cedar-one-set": ("cedarpy", lambda: CedarLocalEngine(list(CEDAR.values()))),
+}
+INSTALLED = {name for name, (module, _) in FACTORIES.items() if importlib.util.find_spec(module) is not None}

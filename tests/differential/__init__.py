@@ -1,0 +1,1 @@
+"""Kest against its executable specification (``tests/reference``), on generated input."""

@@ -1,0 +1,47 @@
+"""The strategies produce what they promise, so that the comparisons are not about nothing. Needs no C module."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from hypothesis import given, seed, settings
+
+from reference import verify
+
+from .strategies import Suspect, passports, suspects
+from .values import SETTINGS
+
+# Every reason the specification knows, but "limit" (a 16 MiB entry).
+CODES = (
+    "jws_parts b64 jws_header jws_crit jws_alg json not_canonical schema trust_range kid duplicate parent_missing trust_label "
+    "taints trust_rise principal key key_time may_not_sanitise trust_max signature tip"
+).split()
+
+
+@settings(SETTINGS)
+@given(passports())
+def test_passports_verify(suspect: Suspect) -> None:
+    verify.verify(suspect.entries, suspect.keys)
+
+
+def test_every_reason_to_refuse_is_reached() -> None:
+    verdicts: Counter[str] = Counter()
+    later = 0
+
+    @seed(20250721)
+    @settings(SETTINGS, max_examples=2500, database=None)
+    @given(suspects())
+    def collect(suspect: Suspect) -> None:
+        nonlocal later
+        try:
+            verify.verify(suspect.entries, suspect.keys, suspect.chain_tip)
+            verdicts["accepted"] += 1
+        except verify.BadEntry as bad:
+            verdicts[bad.code] += 1
+            later += bool(bad.index)
+
+    collect()
+    print(verdicts, later)
+    assert set(CODES) <= set(verdicts), sorted(set(CODES) - set(verdicts))
+    assert verdicts["accepted"] >= 100
+    assert later >= 300  # the first bad entry is often not the first entry
