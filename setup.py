@@ -21,8 +21,10 @@ def pkg_config(*args: str) -> list[str] | None:
     """The flags, or None when the library is not there."""
     command = os.environ.get("PKG_CONFIG", "pkg-config")
     if not shutil.which(command):
-        sys.exit("kest: pkg-config is needed to build the C extension.\n"
-                 "  Debian/Ubuntu: apt install pkg-config\n  Fedora: dnf install pkgconf\n  macOS: brew install pkgconf")
+        sys.exit(
+            "kest: pkg-config is needed to build the C extension.\n"
+            "  Debian/Ubuntu: apt install pkg-config\n  Fedora: dnf install pkgconf\n  macOS: brew install pkgconf"
+        )
     done = subprocess.run([command, *args], capture_output=True, text=True)
     return done.stdout.split() if done.returncode == 0 else None
 
@@ -39,11 +41,29 @@ def extension() -> Extension:
     lacking = missing()
     if lacking:
         lines = [f"kest: header of {', '.join(lacking)} not found by pkg-config. Install it and try again:"]
-        for system, at, command in (("Debian/Ubuntu", 0, "apt install"), ("Fedora", 1, "dnf install"), ("macOS", 2, "brew install")):
+        for system, at, command in (
+            ("Debian/Ubuntu", 0, "apt install"),
+            ("Fedora", 1, "dnf install"),
+            ("macOS", 2, "brew install"),
+        ):
             lines.append(f"  {system}: {command} " + " ".join(LIBRARIES[name][at] for name in lacking))
         sys.exit("\n".join(lines))
-    compile_args = ["-std=c11", "-D_DEFAULT_SOURCE", "-O2", "-g", "-fvisibility=hidden", "-pthread", "-fno-strict-aliasing",
-                    "-fstack-protector-strong", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wvla", "-Wstrict-prototypes"]
+    compile_args = [
+        "-std=c11",
+        "-D_DEFAULT_SOURCE",
+        "-O2",
+        "-g",
+        "-fvisibility=hidden",
+        "-pthread",
+        "-fno-strict-aliasing",
+        "-fstack-protector-strong",
+        "-Wall",
+        "-Wextra",
+        "-Wconversion",
+        "-Wshadow",
+        "-Wvla",
+        "-Wstrict-prototypes",
+    ]
     link_args = ["-pthread"]
     macros: list[tuple[str, str | None]] = []
     if sys.platform.startswith("linux"):
@@ -53,7 +73,12 @@ def extension() -> Extension:
         compile_args.append("-Werror")
     if os.environ.get("KEST_SANITIZE") == "1":
         macros = [m for m in macros if m[0] != "_FORTIFY_SOURCE"]
-        compile_args += ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+        compile_args += [
+            "-O1",
+            "-fsanitize=address,undefined",
+            "-fno-sanitize-recover=undefined",
+            "-fno-omit-frame-pointer",
+        ]
         link_args += ["-fsanitize=address,undefined"]
     if os.environ.get("KEST_COVERAGE") == "1":
         compile_args += ["-O0", "--coverage"]

@@ -1,6 +1,6 @@
 /* kest.h: what every file of the core shares: status codes, limits, version.
  *
- * The core is plain C11 and never includes Python.h, so that it can be tested and fuzzed without an
+ * The core is plain C11 without the interpreter's headers, so that it can be tested and fuzzed without an
  * interpreter. Every function that can fail returns kest_status and leaves its outputs untouched on failure
  * unless its comment says otherwise.
  */

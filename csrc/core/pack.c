@@ -2,6 +2,7 @@
 
 #include "alloc.h"
 #include "b64url.h"
+#include "dense.h"
 #include "jcs.h"
 
 #include <zlib.h>
@@ -39,7 +40,6 @@ kest_status kest_pack_z(const uint8_t *text, size_t len, kest_buf *out)
     return out->status;
 }
 
-kest_status kest_inflate(z_stream *stream, const uint8_t *src, size_t len, size_t max_bytes, kest_buf *out);
 
 /* Inflates all of src with a prepared stream, never holding more than max_bytes and one step of room. */
 kest_status kest_inflate(z_stream *stream, const uint8_t *src, size_t len, size_t max_bytes, kest_buf *out)

@@ -1,5 +1,5 @@
 /* from_python.c: the canonical form of Python values, written while walking them: no tree in between. */
-#include "state.h"
+#include "from_python.h"
 
 #include "../core/alloc.h"
 #include "../core/jcs.h"
@@ -132,10 +132,6 @@ static int write_long(walk *w, PyObject *value, const frame *at, bool *too_big)
 
 /* --- objects --- */
 
-typedef struct member {
-    PyObject *key, *value; /* strong: a fallback may run code that changes the dict */
-} member;
-
 static uint32_t utf16_rank(Py_UCS4 c)
 {
     /* Supplementary characters are written with surrogates, which sort below U+E000. */
@@ -144,7 +140,7 @@ static uint32_t utf16_rank(Py_UCS4 c)
 
 static int compare_keys(const void *a, const void *b)
 {
-    PyObject *x = ((const member *)a)->key, *y = ((const member *)b)->key;
+    PyObject *x = ((const kest_member *)a)->key, *y = ((const kest_member *)b)->key;
     const Py_ssize_t nx = PyUnicode_GET_LENGTH(x), ny = PyUnicode_GET_LENGTH(y), n = nx < ny ? nx : ny;
 
     if (PyUnicode_IS_ASCII(x) && PyUnicode_IS_ASCII(y)) {
@@ -161,14 +157,14 @@ static int compare_keys(const void *a, const void *b)
     return (nx > ny) - (nx < ny);
 }
 
-static void sort_members(member *m, size_t n)
+static void sort_members(kest_member *m, size_t n)
 {
     if (n > 24) {
         qsort(m, n, sizeof *m, compare_keys);
         return;
     }
     for (size_t i = 1; i < n; i++) {
-        const member moved = m[i];
+        const kest_member moved = m[i];
         size_t at = i;
 
         for (; at && compare_keys(&moved, &m[at - 1]) < 0; at--)
@@ -197,7 +193,35 @@ static int plain_keys(walk *w, PyObject *dict, const frame *at, bool *plain)
     return 0;
 }
 
-static int write_members(walk *w, member *m, size_t n, const frame *at)
+int kest_members_take(PyObject *dict, kest_member *room, size_t nroom, kest_members *out)
+{
+    const size_t n = (size_t)PyDict_GET_SIZE(dict);
+    PyObject *key, *value;
+    Py_ssize_t pos = 0;
+
+    *out = (kest_members){room, 0, room};
+    if (n > nroom && !(out->items = kest_calloc(n, sizeof *out->items))) {
+        out->items = room;
+        PyErr_NoMemory();
+        return -1;
+    }
+    while (out->count < n && PyDict_Next(dict, &pos, &key, &value))
+        out->items[out->count++] = (kest_member){Py_NewRef(key), Py_NewRef(value)};
+    sort_members(out->items, out->count);
+    return 0;
+}
+
+void kest_members_drop(kest_members *m)
+{
+    while (m->count--) {
+        Py_DECREF(m->items[m->count].key);
+        Py_DECREF(m->items[m->count].value);
+    }
+    if (m->items != m->room)
+        kest_free(m->items);
+}
+
+static int write_members(walk *w, const kest_member *m, size_t n, const frame *at)
 {
     kest_buf_byte(w->out, '{');
     for (size_t i = 0; i < n; i++) {
@@ -217,28 +241,13 @@ static int write_members(walk *w, member *m, size_t n, const frame *at)
 
 static int write_dict(walk *w, PyObject *dict, const frame *at)
 {
-    enum { INLINE = 24 };
-    member room[INLINE], *m = room;
-    const size_t n = (size_t)PyDict_GET_SIZE(dict);
-    PyObject *key, *value;
-    Py_ssize_t pos = 0;
-    size_t taken = 0;
-    int rc;
+    kest_member room[KEST_MEMBERS_ROOM];
+    kest_members members;
+    int rc = -1;
 
-    if (n > INLINE && !(m = kest_calloc(n, sizeof *m))) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    while (taken < n && PyDict_Next(dict, &pos, &key, &value))
-        m[taken++] = (member){Py_NewRef(key), Py_NewRef(value)};
-    sort_members(m, taken);
-    rc = write_members(w, m, taken, at);
-    while (taken--) {
-        Py_DECREF(m[taken].key);
-        Py_DECREF(m[taken].value);
-    }
-    if (m != room)
-        kest_free(m);
+    if (kest_members_take(dict, room, KEST_MEMBERS_ROOM, &members) == 0)
+        rc = write_members(w, members.items, members.count, at);
+    kest_members_drop(&members);
     return rc;
 }
 
@@ -348,6 +357,14 @@ int kest_write_python(kest_state *state, kest_buf *out, PyObject *value, PyObjec
     return rc;
 }
 
+int kest_write_name(kest_state *state, kest_buf *out, PyObject *name)
+{
+    walk w = {state, out, NULL, false};
+    const frame top = {NULL, NULL, 0, 0};
+
+    return write_str(&w, name, &top);
+}
+
 int kest_str_view(kest_state *state, PyObject *text, const char *what, kest_str *out)
 {
     walk w = {state, NULL, NULL, false};
@@ -378,168 +395,6 @@ PyObject *kest_py_canonicalize(PyObject *module, PyObject *value)
     kest_buf_init(&out);
     if (kest_write_python(state_of_module(module), &out, value, NULL, NULL) == 0)
         result = PyBytes_FromStringAndSize((const char *)out.data, (Py_ssize_t)out.len);
-    kest_buf_free(&out);
-    return result;
-}
-
-/* SHA-256 of a buffer; lets go of the lock where that is worth it. */
-static kest_status hash_buffer(const kest_buf *buf, uint8_t digest[KEST_HASH_LEN])
-{
-    kest_status st;
-
-    if (buf->len < 65536)
-        return kest_sha256(buf->data, buf->len, digest);
-    KEST_GIL_RELEASE
-    st = kest_sha256(buf->data, buf->len, digest);
-    KEST_GIL_RELEASE_END
-    return st;
-}
-
-static PyObject *hex_digest(kest_state *state, const kest_buf *buf)
-{
-    uint8_t digest[KEST_HASH_LEN], hex[KEST_HASH_HEX];
-    const kest_status st = hash_buffer(buf, digest);
-
-    if (st != KEST_OK)
-        return kest_raise(state, st);
-    kest_hex(digest, sizeof digest, hex);
-    return PyUnicode_FromStringAndSize((const char *)hex, sizeof hex);
-}
-
-PyObject *kest_py_digest(PyObject *module, PyObject *value)
-{
-    kest_state *state = state_of_module(module);
-    PyObject *result = NULL;
-    uint8_t digest[KEST_HASH_LEN];
-    kest_buf out;
-    kest_status st;
-
-    kest_buf_init(&out);
-    if (kest_write_python(state, &out, value, NULL, NULL) == 0) {
-        st = hash_buffer(&out, digest);
-        result = st == KEST_OK ? PyBytes_FromStringAndSize((const char *)digest, sizeof digest) : kest_raise(state, st);
-    }
-    kest_buf_free(&out);
-    return result;
-}
-
-/* --- hashing arguments --- */
-
-/* What stands for an argument that cannot be hashed: its type, and the fact. */
-static int write_opaque(kest_state *state, kest_buf *out, PyObject *value)
-{
-    PyObject *module = PyObject_GetAttrString((PyObject *)Py_TYPE(value), "__module__");
-    PyObject *name = module ? PyObject_GetAttrString((PyObject *)Py_TYPE(value), "__qualname__") : NULL;
-    PyObject *full = name ? PyUnicode_FromFormat("%S.%S", module, name) : NULL, *form = NULL;
-    int rc = -1;
-
-    if (full && (form = Py_BuildValue("{s:s,s:O}", "$kest", "opaque", "type", full)))
-        rc = kest_write_python(state, out, form, NULL, NULL);
-    Py_XDECREF(form);
-    Py_XDECREF(full);
-    Py_XDECREF(name);
-    Py_XDECREF(module);
-    return rc;
-}
-
-/* Writes one argument; what has no canonical form (a NaN, a cycle, a lone surrogate) is marked instead. */
-static int write_argument(kest_state *state, kest_buf *out, PyObject *value, PyObject *fallback, bool *opaque)
-{
-    const size_t mark = out->len;
-
-    if (kest_write_python(state, out, value, fallback, opaque) == 0)
-        return 0;
-    if (!PyErr_ExceptionMatches(state->canonicalization_error))
-        return -1;
-    PyErr_Clear();
-    out->len = mark;
-    *opaque = true;
-    return write_opaque(state, out, value);
-}
-
-static int write_arguments(kest_state *state, kest_buf *out, member *m, size_t n, PyObject *fallback, PyObject *opaque)
-{
-    walk w = {state, out, NULL, false};
-    const frame top = {NULL, NULL, 0, 0};
-
-    kest_buf_byte(out, '{');
-    for (size_t i = 0; i < n; i++) {
-        bool unknown = false;
-
-        if (i)
-            kest_buf_byte(out, ',');
-        if (write_str(&w, m[i].key, &top) < 0)
-            return -1;
-        kest_buf_byte(out, ':');
-        if (write_argument(state, out, m[i].value, fallback, &unknown) < 0)
-            return -1;
-        if (unknown && PyList_Append(opaque, m[i].key) < 0)
-            return -1;
-    }
-    kest_buf_byte(out, '}');
-    return out->status == KEST_OK ? 0 : (kest_raise(state, out->status), -1);
-}
-
-PyObject *kest_py_hash_arguments(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
-{
-    enum { INLINE = 16 };
-    kest_state *state = state_of_module(module);
-    PyObject *opaque = NULL, *names = NULL, *digest = NULL, *result = NULL, *key, *value;
-    member room[INLINE], *m = room;
-    size_t n = 0;
-    Py_ssize_t pos = 0;
-    kest_buf out;
-
-    if (nargs != 2 || !PyDict_CheckExact(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "hash_arguments(arguments: dict, fallback)");
-        return NULL;
-    }
-    kest_buf_init(&out);
-    if (PyDict_GET_SIZE(args[0]) > INLINE && !(m = kest_calloc((size_t)PyDict_GET_SIZE(args[0]), sizeof *m))) {
-        PyErr_NoMemory();
-        goto done;
-    }
-    while (PyDict_Next(args[0], &pos, &key, &value)) {
-        if (!PyUnicode_CheckExact(key)) {
-            PyErr_SetString(PyExc_TypeError, "argument names must be str");
-            goto done;
-        }
-        m[n++] = (member){Py_NewRef(key), Py_NewRef(value)};
-    }
-    sort_members(m, n);
-    if (!(opaque = PyList_New(0)) || write_arguments(state, &out, m, n, args[1], opaque) < 0 ||
-        !(digest = hex_digest(state, &out)) || !(names = PyList_AsTuple(opaque)))
-        goto done;
-    result = PyTuple_Pack(2, digest, names);
-done:
-    while (n--) {
-        Py_DECREF(m[n].key);
-        Py_DECREF(m[n].value);
-    }
-    if (m != room)
-        kest_free(m);
-    Py_XDECREF(digest);
-    Py_XDECREF(names);
-    Py_XDECREF(opaque);
-    kest_buf_free(&out);
-    return result;
-}
-
-PyObject *kest_py_hash_value(PyObject *module, PyObject *const *args, Py_ssize_t nargs)
-{
-    kest_state *state = state_of_module(module);
-    PyObject *digest = NULL, *result = NULL;
-    bool opaque = false;
-    kest_buf out;
-
-    if (nargs != 2) {
-        PyErr_SetString(PyExc_TypeError, "hash_value(value, fallback)");
-        return NULL;
-    }
-    kest_buf_init(&out);
-    if (write_argument(state, &out, args[0], args[1], &opaque) == 0 && (digest = hex_digest(state, &out)))
-        result = PyTuple_Pack(2, digest, opaque ? Py_True : Py_False);
-    Py_XDECREF(digest);
     kest_buf_free(&out);
     return result;
 }

@@ -27,7 +27,7 @@ PyObject *kest_taints_tuple(const kest_taints *taints)
 
 /* --- life --- */
 
-static PassportObject *blank(PyTypeObject *type)
+PassportObject *kest_passport_blank(PyTypeObject *type)
 {
     PassportObject *self = (PassportObject *)type->tp_alloc(type, 0);
     kest_status st;
@@ -42,7 +42,7 @@ static PassportObject *blank(PyTypeObject *type)
     return self;
 }
 
-static void drop_tips(PassportObject *self)
+void kest_passport_drop_tips(PassportObject *self)
 {
     /* Behind a builder the tips are borrowed from it. */
     if (!self->builder)
@@ -58,7 +58,7 @@ static void passport_dealloc(PassportObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
 
-    drop_tips(self);
+    kest_passport_drop_tips(self);
     if (self->builder) {
         kest_builder_free(self->builder);
         kest_free(self->builder);
@@ -74,7 +74,7 @@ static void passport_dealloc(PassportObject *self)
 
 PyObject *kest_passport_new(kest_state *state, kest_node *const *tips, size_t ntips)
 {
-    PassportObject *self = blank(state->passport_type);
+    PassportObject *self = kest_passport_blank(state->passport_type);
 
     if (!self)
         return NULL;
@@ -90,7 +90,7 @@ PyObject *kest_passport_new(kest_state *state, kest_node *const *tips, size_t nt
 
 PyObject *kest_passport_from_builder(kest_state *state, kest_builder *builder)
 {
-    PassportObject *self = blank(state->passport_type);
+    PassportObject *self = kest_passport_blank(state->passport_type);
 
     if (self && !(self->builder = kest_malloc(sizeof *builder))) {
         Py_CLEAR(self);
@@ -104,7 +104,7 @@ PyObject *kest_passport_from_builder(kest_state *state, kest_builder *builder)
     return (PyObject *)self;
 }
 
-static int add_text(kest_state *state, kest_builder *builder, PyObject *item)
+int kest_passport_add_text(kest_state *state, kest_builder *builder, PyObject *item)
 {
     kest_str jws;
     kest_status st;
@@ -136,7 +136,7 @@ static PyObject *passport_new(PyTypeObject *type, PyObject *args, PyObject *kwar
         if (!(items = PySequence_Tuple(entries)))
             return NULL;
         for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(items); i++)
-            if (add_text(state, &builder, PyTuple_GET_ITEM(items, i)) < 0) {
+            if (kest_passport_add_text(state, &builder, PyTuple_GET_ITEM(items, i)) < 0) {
                 Py_DECREF(items);
                 kest_builder_free(&builder);
                 return NULL;
@@ -268,7 +268,7 @@ static PyObject *get_tips(PassportObject *self, void *unused)
     return tuple;
 }
 
-static PyObject *get_chain_tip(PassportObject *self, void *unused)
+PyObject *kest_passport_chain_tip(PassportObject *self, void *unused)
 {
     PyObject *tips, *comma, *text = NULL;
 
@@ -284,7 +284,7 @@ static PyObject *get_chain_tip(PassportObject *self, void *unused)
     return text;
 }
 
-static PyObject *get_trust(PassportObject *self, void *unused)
+PyObject *kest_passport_trust(PassportObject *self, void *unused)
 {
     uint8_t trust = self->ceiling;
 
@@ -392,194 +392,6 @@ static PyObject *passport_serialize(PassportObject *self, PyObject *unused)
     return Py_XNewRef(self->json);
 }
 
-/* --- making --- */
-
-static PyObject *passport_deserialize(PyTypeObject *type, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"text", "max_entries", NULL};
-    kest_state *state = PyType_GetModuleState(type);
-    Py_ssize_t max_entries = 1000000;
-    PyObject *arg, *bytes = NULL, *result = NULL;
-    size_t error_at = 0;
-    kest_builder builder;
-    kest_str text;
-    kest_status st;
-
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|n:deserialize", names, &arg, &max_entries))
-        return NULL;
-    if (PyUnicode_Check(arg)) {
-        if (kest_str_view(state, arg, "text", &text) < 0)
-            return NULL;
-        bytes = Py_NewRef(arg);
-    } else {
-        if (!(bytes = PyBytes_FromObject(arg))) /* a copy, unless it is bytes already */
-            return NULL;
-        text = (kest_str){(const uint8_t *)PyBytes_AS_STRING(bytes), (size_t)PyBytes_GET_SIZE(bytes)};
-    }
-    kest_builder_init(&builder);
-    KEST_GIL_RELEASE
-    st = kest_unpack_json(text.data, text.len, max_entries > 0 ? (size_t)max_entries : 0, &builder, &error_at);
-    KEST_GIL_RELEASE_END
-    if (st == KEST_OK) {
-        result = kest_passport_from_builder(state, &builder);
-    } else {
-        kest_builder_free(&builder);
-        if (st == KEST_E_LIMIT)
-            PyErr_Format(state->baggage_error, "a passport of more than %zd entries, or an entry above 16 MiB", max_entries);
-        else if (st == KEST_E_JSON)
-            PyErr_Format(state->baggage_error, "a passport is a JSON array of strings; at byte %zu it is not", error_at);
-        else
-            kest_raise_json(state, st, error_at);
-    }
-    Py_DECREF(bytes);
-    return result;
-}
-
-static PyObject *passport_add(PassportObject *self, PyObject *jws)
-{
-    kest_state *state = kest_state_of((PyObject *)self);
-
-    if (!self->builder) {
-        PyErr_SetString(state->passport_error, "this passport is a view of a running flow and cannot be changed; "
-                        "build one by hand with Passport(passport.entries)");
-        return NULL;
-    }
-    if (add_text(state, self->builder, jws) < 0)
-        return NULL;
-    drop_tips(self);
-    Py_CLEAR(self->json);
-    Py_CLEAR(self->z);
-    Py_CLEAR(self->dense);
-    return Py_NewRef((PyObject *)self);
-}
-
-static int join_carried(kest_state *state, PassportObject *into, const PassportObject *from)
-{
-    kest_taints *both[2] = {into->carried, from->carried}, *joined;
-    const kest_status st = kest_taints_combine(both, 2, NULL, 0, NULL, 0, &joined, NULL);
-
-    if (st != KEST_OK) {
-        kest_raise(state, st);
-        return -1;
-    }
-    kest_taints_unref(into->carried);
-    into->carried = joined;
-    if (from->ceiling < into->ceiling)
-        into->ceiling = from->ceiling;
-    if (from->continues && !into->continues)
-        into->continues = kest_text_ref(from->continues);
-    return 0;
-}
-
-static PyObject *passport_merge(PyTypeObject *type, PyObject *const *args, Py_ssize_t nargs)
-{
-    kest_state *state = PyType_GetModuleState(type);
-    kest_node **all = NULL, **merged = NULL;
-    size_t total = 0, count = 0;
-    PyObject *result = NULL;
-    kest_status st;
-
-    for (Py_ssize_t i = 0; i < nargs; i++) {
-        if (Py_TYPE(args[i]) != type) {
-            PyErr_Format(PyExc_TypeError, "merge() takes passports, not %s", Py_TYPE(args[i])->tp_name);
-            return NULL;
-        }
-        if (kest_passport_tips(state, (PassportObject *)args[i]) < 0)
-            return NULL;
-        total += ((PassportObject *)args[i])->ntips;
-    }
-    if (!(all = kest_calloc(total ? total : 1, sizeof *all)))
-        return PyErr_NoMemory();
-    for (Py_ssize_t i = 0; i < nargs; i++) {
-        PassportObject *p = (PassportObject *)args[i];
-
-        for (size_t t = 0; t < p->ntips; t++)
-            all[count++] = p->tips[t];
-    }
-    if ((st = kest_chain_merge(all, total, &merged, &count)) != KEST_OK) {
-        kest_raise(state, st);
-        goto done;
-    }
-    result = kest_passport_new(state, merged, count);
-    for (Py_ssize_t i = 0; result && i < nargs; i++)
-        if (join_carried(state, (PassportObject *)result, (PassportObject *)args[i]) < 0)
-            Py_CLEAR(result);
-    if (result && count && ((PassportObject *)result)->continues) { /* the entries themselves carry the thread on */
-        kest_text_unref(((PassportObject *)result)->continues);
-        ((PassportObject *)result)->continues = NULL;
-    }
-done:
-    kest_free(all);
-    kest_free(merged);
-    return result;
-}
-
-/* The same tips with a lower ceiling and more taints for what comes next. */
-static PyObject *passport_restrict(PassportObject *self, PyObject *args)
-{
-    kest_state *state = kest_state_of((PyObject *)self);
-    kest_str room[16], *items = room;
-    kest_taints *parents[1], *carried;
-    PyObject *list, *result = NULL;
-    size_t count;
-    int ceiling;
-    kest_status st;
-
-    if (!PyArg_ParseTuple(args, "iO:restrict", &ceiling, &list))
-        return NULL;
-    if (ceiling < 0 || ceiling > KEST_MAX_TRUST) {
-        PyErr_Format(PyExc_ValueError, "a trust ceiling is 0 to 100, not %d", ceiling);
-        return NULL;
-    }
-    if (kest_taint_list(state, list, room, 16, &items, &count) < 0)
-        return NULL;
-    parents[0] = self->carried;
-    st = kest_taints_combine(parents, 1, items, count, NULL, 0, &carried, NULL);
-    if (items != room)
-        kest_free(items);
-    if (st != KEST_OK)
-        return kest_raise(state, st);
-    if (kest_passport_tips(state, self) == 0)
-        result = kest_passport_new(state, self->tips, self->ntips);
-    if (result) {
-        PassportObject *p = (PassportObject *)result;
-
-        kest_taints_unref(p->carried);
-        p->carried = kest_taints_ref(carried);
-        p->ceiling = ceiling < self->ceiling ? (uint8_t)ceiling : self->ceiling;
-        p->continues = self->continues ? kest_text_ref(self->continues) : NULL;
-    }
-    kest_taints_unref(carried);
-    return result;
-}
-
-/* An empty passport whose first entry will be a root under the same ceiling and taints that names our tips. */
-static PyObject *passport_roll_over(PassportObject *self, PyObject *unused)
-{
-    kest_state *state = kest_state_of((PyObject *)self);
-    PyObject *tip, *taints = NULL, *trust = NULL, *args = NULL, *empty = NULL, *result = NULL;
-    kest_str text;
-    kest_status st;
-
-    (void)unused;
-    tip = get_chain_tip(self, NULL);
-    if (!tip || kest_str_view(state, tip, "tip", &text) < 0 || !(taints = get_taints(self, NULL)) ||
-        !(trust = get_trust(self, NULL)) || !(args = PyTuple_Pack(2, trust, taints)) ||
-        !(empty = kest_passport_new(state, NULL, 0)) || !(result = passport_restrict((PassportObject *)empty, args)))
-        goto done;
-    if (text.len && (st = kest_text_new(text.data, text.len, &((PassportObject *)result)->continues)) != KEST_OK) {
-        kest_raise(state, st);
-        Py_CLEAR(result);
-    }
-done:
-    Py_XDECREF(tip);
-    Py_XDECREF(taints);
-    Py_XDECREF(trust);
-    Py_XDECREF(args);
-    Py_XDECREF(empty);
-    return result;
-}
-
 static PyObject *passport_reduce(PassportObject *self, PyObject *unused)
 {
     PyObject *make = PyObject_GetAttrString((PyObject *)Py_TYPE(self), "deserialize"), *text = NULL, *result = NULL;
@@ -603,15 +415,15 @@ static PyMethodDef passport_methods[] = {
     {"decode", (PyCFunction)passport_decode, METH_NOARGS,
      "decode()\n--\n\nThe payloads as dicts, parents before children. Nothing is verified by this."},
     {"serialize", (PyCFunction)passport_serialize, METH_NOARGS, "serialize()\n--\n\nA JSON array of JWS strings."},
-    {"deserialize", (PyCFunction)(void (*)(void))passport_deserialize, METH_VARARGS | METH_KEYWORDS | METH_CLASS,
+    {"deserialize", (PyCFunction)(void (*)(void))kest_passport_deserialize, METH_VARARGS | METH_KEYWORDS | METH_CLASS,
      "deserialize(text, max_entries=1000000)\n--\n\nA passport from serialize()'s text (str or bytes). Nothing is verified by this."},
-    {"add_signature", (PyCFunction)passport_add, METH_O,
+    {"add_signature", (PyCFunction)kest_passport_add, METH_O,
      "add_signature(jws, /)\n--\n\nAppends an entry to a passport that is being built by hand; returns the passport itself."},
-    {"merge", (PyCFunction)(void (*)(void))passport_merge, METH_FASTCALL | METH_CLASS,
+    {"merge", (PyCFunction)(void (*)(void))kest_passport_merge, METH_FASTCALL | METH_CLASS,
      "merge(*passports)\n--\n\nOne passport of all entries; its tips are those that no other tip descends from."},
-    {"restrict", (PyCFunction)passport_restrict, METH_VARARGS,
+    {"restrict", (PyCFunction)kest_passport_restrict, METH_VARARGS,
      "restrict(ceiling, taints, /)\n--\n\nThe same entries; what follows has at most this trust, and these taints too."},
-    {"roll_over", (PyCFunction)passport_roll_over, METH_NOARGS,
+    {"roll_over", (PyCFunction)kest_passport_roll_over, METH_NOARGS,
      "roll_over()\n--\n\nAn empty passport whose next entry is a root that continues this flow: same trust ceiling, same taints."},
     {"seal", (PyCFunction)(void (*)(void))kest_passport_seal, METH_FASTCALL,
      "seal(signer, operation, classification, trust, raised, labels, added, removed, policy_context, input_hash, entry_id, "
@@ -629,8 +441,8 @@ static PyMethodDef passport_methods[] = {
 static PyGetSetDef passport_getset[] = {
     {"entries", (getter)get_entries, NULL, "The JWS strings, parents before children.", NULL},
     {"tips", (getter)get_tips, NULL, "Hashes (hex) of the entries that no other entry continues from, sorted.", NULL},
-    {"chain_tip", (getter)get_chain_tip, NULL, "The tips, comma-joined: the value of kest.chain_tip.", NULL},
-    {"trust_score", (getter)get_trust, NULL, "The lowest trust among the tips, 0..100; 100 when empty.", NULL},
+    {"chain_tip", (getter)kest_passport_chain_tip, NULL, "The tips, comma-joined: the value of kest.chain_tip.", NULL},
+    {"trust_score", (getter)kest_passport_trust, NULL, "The lowest trust among the tips, 0..100; 100 when empty.", NULL},
     {"taints", (getter)get_taints, NULL, "The union of the tips' taints, ascending.", NULL},
     {"tip_scores", (getter)get_tip_scores, NULL, "The trust of each tip under the ceiling; of an empty passport the ceiling alone.", NULL},
     {"tip_entry", (getter)get_tip_entry, NULL, "The JWS of the only tip; None when there are several or none.", NULL},

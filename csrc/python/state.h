@@ -35,7 +35,7 @@ PyObject *kest_raise(kest_state *state, kest_status status);
 PyObject *kest_raise_verification(kest_state *state, kest_status status, size_t index);
 PyObject *kest_raise_json(kest_state *state, kest_status status, size_t position);
 
-/* --- from_python.c --- */
+/* --- from_python.c, py_hash.c --- */
 /* Appends the canonical form of `value`. With `fallback` (a callable) anything that is not JSON is handed to it, and it
  * returns (replacement, opaque); without, it is an error. Returns 0, or -1 with an exception set. */
 int kest_write_python(kest_state *state, kest_buf *out, PyObject *value, PyObject *fallback, bool *opaque);
@@ -96,6 +96,18 @@ PyObject *kest_passport_new(kest_state *state, kest_node *const *tips, size_t nt
 /* Takes over the builder. */
 PyObject *kest_passport_from_builder(kest_state *state, kest_builder *builder);
 PyObject *kest_node_text(const kest_node *node);
+PassportObject *kest_passport_blank(PyTypeObject *type);
+void kest_passport_drop_tips(PassportObject *self);
+int kest_passport_add_text(kest_state *state, kest_builder *builder, PyObject *item);
+PyObject *kest_passport_chain_tip(PassportObject *self, void *unused);
+PyObject *kest_passport_trust(PassportObject *self, void *unused);
+
+/* py_passport_make.c */
+PyObject *kest_passport_deserialize(PyTypeObject *type, PyObject *args, PyObject *kwargs);
+PyObject *kest_passport_add(PassportObject *self, PyObject *jws);
+PyObject *kest_passport_merge(PyTypeObject *type, PyObject *const *args, Py_ssize_t nargs);
+PyObject *kest_passport_restrict(PassportObject *self, PyObject *args);
+PyObject *kest_passport_roll_over(PassportObject *self, PyObject *unused);
 
 /* py_seal.c */
 PyObject *kest_passport_seal(PyObject *self, PyObject *const *args, Py_ssize_t nargs);

@@ -64,6 +64,7 @@ PyObject *kest_json_to_python(const kest_json *value)
 
 PyObject *kest_py_parse(PyObject *module, PyObject *arg)
 {
+    kest_state *state = state_of_module(module);
     kest_json_doc doc = {0};
     PyObject *result = NULL;
     Py_buffer view = {0};
@@ -71,8 +72,12 @@ PyObject *kest_py_parse(PyObject *module, PyObject *arg)
     kest_status st;
 
     if (PyUnicode_Check(arg)) {
-        if (kest_str_view(state_of_module(module), arg, "text", &src) < 0)
-            return NULL;
+        if (kest_str_view(state, arg, "text", &src) < 0) {
+            if (!PyErr_ExceptionMatches(state->canonicalization_error))
+                return NULL;
+            PyErr_Clear();
+            return kest_raise_json(state, KEST_E_SURROGATE, 0);
+        }
     } else {
         if (PyObject_GetBuffer(arg, &view, PyBUF_SIMPLE) < 0)
             return NULL;
@@ -83,7 +88,7 @@ PyObject *kest_py_parse(PyObject *module, PyObject *arg)
         result = kest_json_to_python(doc.root);
         kest_json_free(&doc);
     } else {
-        kest_raise_json(state_of_module(module), st, doc.error_at);
+        kest_raise_json(state, st, doc.error_at);
     }
     if (view.obj)
         PyBuffer_Release(&view);

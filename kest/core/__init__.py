@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         get_default_identity,
     )
     from kest.core.passport import KestEntry, Passport, PassportVerifier, VerifiedPassport, sign_entry
+    from kest.core.redis_cache import RedisCache
     from kest.core.tiers import PolicyDeviation
     from kest.core.trust import (
         ORIGIN_TRUST_MAP,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     )
     from kest.core.truststore import TrustStore
     from kest.errors import KestError, PolicyDeniedError, VerificationError
+    from kest.http import KestHttpxInterceptor, KestIdentityMiddleware, KestMiddleware
 
 _HOME = {
     "AuditSink": "kest.core.audit",
@@ -84,6 +86,10 @@ _HOME = {
     "SPIREProvider": "kest.core.identity",
     "StaticIdentity": "kest.core.identity",
     "get_default_identity": "kest.core.identity",
+    "RedisCache": "kest.core.redis_cache",
+    "KestHttpxInterceptor": "kest.http",
+    "KestIdentityMiddleware": "kest.http",
+    "KestMiddleware": "kest.http",
     "KestEntry": "kest.core.passport",
     "Passport": "kest.core.passport",
     "PassportVerifier": "kest.core.passport",
@@ -100,7 +106,55 @@ _HOME = {
     "VerificationError": "kest.errors",
 }
 
-__all__ = ["version", *sorted(_HOME)]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [
+    "ORIGIN_TRUST_MAP",
+    "AVPPolicyEngine",
+    "AWSWorkloadIdentity",
+    "AuditSink",
+    "BaggageManager",
+    "BedrockAgentIdentity",
+    "CacheProvider",
+    "CedarLocalEngine",
+    "CedarPolicyEngine",
+    "Decision",
+    "DefaultTrustEvaluator",
+    "IdentityProvider",
+    "KestEntry",
+    "KestError",
+    "KestHttpxInterceptor",
+    "KestIdentityMiddleware",
+    "KestMiddleware",
+    "LocalEd25519Provider",
+    "MockIdentityProvider",
+    "MockPolicyEngine",
+    "OIDCIdentity",
+    "OPAPolicyEngine",
+    "Passport",
+    "PassportVerifier",
+    "PolicyDeniedError",
+    "PolicyDeviation",
+    "PolicyEngine",
+    "RedisCache",
+    "RegoLocalEngine",
+    "SPIREProvider",
+    "SimpleCache",
+    "StaticIdentity",
+    "TrustEvaluator",
+    "TrustStore",
+    "VerificationError",
+    "VerifiedPassport",
+    "configure",
+    "get_active_cache",
+    "get_active_engine",
+    "get_active_identity",
+    "get_active_trust_store",
+    "get_default_identity",
+    "invalidate_policy_cache",
+    "kest_verified",
+    "register_origin_trust",
+    "sign_entry",
+    "version",
+]
 
 
 def version() -> str:

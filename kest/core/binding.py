@@ -118,7 +118,9 @@ class Resolver:
         return value
 
 
-def text_resolver(given: Any, what: str, parameters: Collection[str]) -> Callable[[Mapping[str, Any]], str | None] | None:
+def text_resolver(
+    given: Any, what: str, parameters: Collection[str]
+) -> Callable[[Mapping[str, Any]], str | None] | None:
     """A resolver whose result must be a str or None; None when nothing is given."""
     if given is None:
         return None

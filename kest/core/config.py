@@ -259,7 +259,8 @@ def _from_file(path: Path) -> Settings:
                 names = values[f"{name}_policies"]
                 if not isinstance(names, list):
                     raise ConfigurationError(f"{name}_policies is a list of names")
-                result = replace(result, **{f"{name}_policies": policy_names(names, f"{name}_policies")})
+                tier: dict[str, Any] = {f"{name}_policies": policy_names(names, f"{name}_policies")}
+                result = replace(result, **tier)
         if "deviations" in values:
             result = replace(result, deviations=tuple(PolicyDeviation.of(d) for d in values["deviations"]))
         if "on_unverified" in values:
@@ -305,7 +306,8 @@ def _toml(text: str) -> dict[str, Any]:
             raise ConfigurationError(
                 "reading TOML on Python 3.10 needs the package tomli (pip install tomli); or write KEST_CONFIG as .json"
             ) from None
-    return tomllib.loads(text)
+    values: dict[str, Any] = tomllib.loads(text)
+    return values
 
 
 # --- getters ---

@@ -119,8 +119,24 @@ class Call:
     """One call of a decorated function, from its arguments to its signed entry."""
 
     __slots__ = (
-        "args", "caller", "entry_id", "identity", "input_hash", "kwargs", "labels", "passport", "plan", "principal", "raised", "sealed",
-        "settings", "span", "started_ns", "taints", "timestamp_ms", "trust",
+        "args",
+        "caller",
+        "entry_id",
+        "identity",
+        "input_hash",
+        "kwargs",
+        "labels",
+        "passport",
+        "plan",
+        "principal",
+        "raised",
+        "sealed",
+        "settings",
+        "span",
+        "started_ns",
+        "taints",
+        "timestamp_ms",
+        "trust",
     )
 
     def __init__(self, plan: CallPlan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -168,8 +184,17 @@ class Call:
 
         policy_context = plan.tiers(settings).policy_context
         fields = (
-            plan.operation, plan.classification, self.trust, self.raised, self.labels, plan.added_taints,
-            plan.removed_taints, policy_context, self.input_hash, self.entry_id, self.timestamp_ms,
+            plan.operation,
+            plan.classification,
+            self.trust,
+            self.raised,
+            self.labels,
+            plan.added_taints,
+            plan.removed_taints,
+            policy_context,
+            self.input_hash,
+            self.entry_id,
+            self.timestamp_ms,
         )
         if signer is not None:
             sealed = passport.seal(signer, *fields)
@@ -261,13 +286,24 @@ class Call:
         try:
             return digest(
                 (
-                    self.plan.operation, self.principal, caller.user, caller.agent, caller.task, self.trust, self.taints,
-                    resource_id, attributes, self._is_root(), self.plan.source_type, mapped,
+                    self.plan.operation,
+                    self.principal,
+                    caller.user,
+                    caller.agent,
+                    caller.task,
+                    self.trust,
+                    self.taints,
+                    resource_id,
+                    attributes,
+                    self._is_root(),
+                    self.plan.source_type,
+                    mapped,
                 )
             )
         except CanonicalizationError as error:
             raise CanonicalizationError(
-                f"a mapped argument or resource attribute of {self.plan.operation!r} cannot go to policy: {error}", error.path
+                f"a mapped argument or resource attribute of {self.plan.operation!r} cannot go to policy: {error}",
+                error.path,
             ) from error
 
     def _is_root(self) -> bool:
@@ -279,18 +315,36 @@ class Call:
         taints, is_root = list(self.taints), self._is_root()
         return {
             "subject": {
-                "workload": self.principal, "user": caller.user, "agent": caller.agent, "task": caller.task,
-                "trust_score": self.trust, "taints": taints,
+                "workload": self.principal,
+                "user": caller.user,
+                "agent": caller.agent,
+                "task": caller.task,
+                "trust_score": self.trust,
+                "taints": taints,
             },
-            "object": {"id": resource_id if resource_id is not None else plan.operation, "attributes": attributes or {}},
+            "object": {
+                "id": resource_id if resource_id is not None else plan.operation,
+                "attributes": attributes or {},
+            },
             "environment": {
-                "is_root": is_root, "source_type": plan.source_type,
+                "is_root": is_root,
+                "source_type": plan.source_type,
                 "parent_hash": passport.continues or passport.chain_tip or "0",
-                "policy_names": list(tier.policies), "policy_tier": tier.name, "active_deviations": list(tier.deviations),
+                "policy_names": list(tier.policies),
+                "policy_tier": tier.name,
+                "active_deviations": list(tier.deviations),
             },
-            "identity": self.principal, "principal": self.principal, "trust_score": self.trust, "taints": taints,
-            "is_root": is_root, "source_type": plan.source_type, "user": caller.user, "agent": caller.agent,
-            "task": caller.task, "operation": plan.operation, "args": mapped,
+            "identity": self.principal,
+            "principal": self.principal,
+            "trust_score": self.trust,
+            "taints": taints,
+            "is_root": is_root,
+            "source_type": plan.source_type,
+            "user": caller.user,
+            "agent": caller.agent,
+            "task": caller.task,
+            "operation": plan.operation,
+            "args": mapped,
         }
 
     def _deny(self, tier: Tier, decision: Decision, cause: BaseException | None = None) -> Asking:
@@ -298,11 +352,18 @@ class Call:
         reason = decision.reason or "denied by policy"
         log.warning(
             "denied: operation=%s entry_id=%s policy=%s tier=%s workload=%s reason=%s",
-            self.plan.operation, self.entry_id, policy, tier.name, self.principal, reason,
+            self.plan.operation,
+            self.entry_id,
+            policy,
+            tier.name,
+            self.principal,
+            reason,
         )
         if self.span is not None:
             self._annotate(allowed=False)
-        denied = PolicyDeniedError(policy, reason, tier=tier.name, entry_id=self.entry_id, operation=self.plan.operation)
+        denied = PolicyDeniedError(
+            policy, reason, tier=tier.name, entry_id=self.entry_id, operation=self.plan.operation
+        )
         if self.settings.audit is not None:
             yield from self._record_denial(policy, tier.name, reason, denied)
         raise denied from cause
@@ -334,8 +395,12 @@ class Call:
         span = self.span
         assert span is not None
         attributes: dict[str, Any] = {
-            "kest.operation": self.plan.operation, "kest.entry_id": self.entry_id, "kest.workload_id": self.principal,
-            "kest.trust_score": self.trust, "kest.taints": list(self.taints), "kest.allowed": allowed,
+            "kest.operation": self.plan.operation,
+            "kest.entry_id": self.entry_id,
+            "kest.workload_id": self.principal,
+            "kest.trust_score": self.trust,
+            "kest.taints": list(self.taints),
+            "kest.allowed": allowed,
             "kest.policy_ids": list(self.plan.tiers(self.settings).policy_ids),
             "kest.parent_hash": self.passport.chain_tip or "0",
         }

@@ -32,7 +32,9 @@ class Outcome:
 
     def returned(self, value: object) -> Asking:
         """The call ended by itself."""
-        return self._record("returned", output_hash(value)[0] if self._stream is None else self._stream.hexdigest(), None)
+        return self._record(
+            "returned", output_hash(value)[0] if self._stream is None else self._stream.hexdigest(), None
+        )
 
     def raised(self, error: BaseException) -> Asking:
         """The call ended in an exception; closing a stream early and cancellation are outcomes of their own."""

@@ -51,16 +51,50 @@ class CallPlan:
     """The unchanging part of a decorated function's calls."""
 
     __slots__ = (
-        "_tiers", "_tiers_for", "added_taints", "agent", "binder", "classification", "context_map", "engine", "identity",
-        "operation", "policies", "removed_taints", "resource_attr", "resource_id", "secret", "self_score", "source_type",
-        "task", "trust_evaluator", "trust_override", "user",
+        "_tiers",
+        "_tiers_for",
+        "added_taints",
+        "agent",
+        "binder",
+        "classification",
+        "context_map",
+        "engine",
+        "identity",
+        "operation",
+        "policies",
+        "removed_taints",
+        "resource_attr",
+        "resource_id",
+        "secret",
+        "self_score",
+        "source_type",
+        "task",
+        "trust_evaluator",
+        "trust_override",
+        "user",
     )
 
     def __init__(
-        self, fn: Callable[..., Any], policy: str | Iterable[str], *, engine: Any, identity: Any, source_type: str,
-        trust_override: int | None, trust_evaluator: Any, added_taints: Iterable[str] | None,
-        removed_taints: Iterable[str] | None, user: Any, agent: Any, task: Any, resource_id: Any, resource_attr: Any,
-        context_map: Mapping[str, Any] | None, operation_name: str | None, classification: str, secret: Iterable[str],
+        self,
+        fn: Callable[..., Any],
+        policy: str | Iterable[str],
+        *,
+        engine: Any,
+        identity: Any,
+        source_type: str,
+        trust_override: int | None,
+        trust_evaluator: Any,
+        added_taints: Iterable[str] | None,
+        removed_taints: Iterable[str] | None,
+        user: Any,
+        agent: Any,
+        task: Any,
+        resource_id: Any,
+        resource_attr: Any,
+        context_map: Mapping[str, Any] | None,
+        operation_name: str | None,
+        classification: str,
+        secret: Iterable[str],
     ) -> None:
         self.policies = policy_names(policy, "policy")
         if not self.policies:
@@ -144,7 +178,9 @@ class _Argument:
         return arguments[self.name]
 
 
-def _context_map(given: Mapping[str, Any] | None, parameters: tuple[str, ...]) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
+def _context_map(
+    given: Mapping[str, Any] | None, parameters: tuple[str, ...]
+) -> dict[str, Callable[[Mapping[str, Any]], Any]]:
     """Name under ``args`` → where its value comes from: a parameter's name, or a callable taking parameters by name."""
     if given is None:
         return {}

@@ -19,16 +19,17 @@ MAX_PASSPORT_ATTRIBUTE = 8192
 
 def start_span(operation: str) -> CallSpan | None:
     """A started span, or None where OpenTelemetry is not in use."""
-    trace = sys.modules.get("opentelemetry.trace")
-    if trace is None:
-        if not os.environ.get("OTEL_PYTHON_TRACER_PROVIDER"):
-            return None
-        from opentelemetry import trace
+    if "opentelemetry.trace" not in sys.modules and not os.environ.get("OTEL_PYTHON_TRACER_PROVIDER"):
+        return None
+    from opentelemetry import trace
+
     from kest.core import version
 
     tracer = trace.get_tracer(SCOPE, version())
     # An exception is recorded by finish(), which knows denials from failures.
-    return CallSpan(trace, tracer.start_span(f"kest.verified.{operation}", record_exception=False, set_status_on_exception=False))
+    return CallSpan(
+        trace, tracer.start_span(f"kest.verified.{operation}", record_exception=False, set_status_on_exception=False)
+    )
 
 
 class CallSpan:

@@ -10,7 +10,7 @@ from typing import Any
 
 from kest._kestcore import KeyRing, PublicKey
 from kest.core.trust import check_score
-from kest.errors import ConfigurationError, JSONSyntaxError, KeyFormatError, KestError
+from kest.errors import ConfigurationError, JSONSyntaxError, KestError, KeyFormatError
 
 __all__ = ["TrustStore", "public_key_of"]
 

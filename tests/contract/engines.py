@@ -54,7 +54,10 @@ def context(**changes: Any) -> dict[str, Any]:
     flat.update({key: value for key, value in changes.items() if key in flat})
     workload = "spiffe://kest.internal/local-workload"
     return {
-        "subject": {"workload": workload, **{key: flat[key] for key in ("user", "agent", "task", "trust_score", "taints")}},
+        "subject": {
+            "workload": workload,
+            **{key: flat[key] for key in ("user", "agent", "task", "trust_score", "taints")},
+        },
         "object": {"id": "doc-1", "attributes": changes.get("attributes", {})},
         "environment": {
             "is_root": flat["is_root"],

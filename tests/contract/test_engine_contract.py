@@ -93,7 +93,14 @@ async def test_large_inputs_async(engine: PolicyEngine) -> None:
 
 
 def test_values_of_every_kind_are_readable(engine: PolicyEngine) -> None:
-    args = {"f": 1.5, "big": 2**63 - 1, "none": None, "list": [1, None, "a", [True]], "nested": {"": {"k": -0.0}}, "t": (1, 2)}
+    args = {
+        "f": 1.5,
+        "big": 2**63 - 1,
+        "none": None,
+        "list": [1, None, "a", [True]],
+        "nested": {"": {"k": -0.0}},
+        "t": (1, 2),
+    }
     assert decide(engine, "e", ["contract/trusted"], context(args=args)).allowed is True
 
 

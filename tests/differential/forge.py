@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hypothesis import strategies as st
-
 from reference import b64, canonical, entry, schema
 
 from .actors import ACTORS, STRANGER, Actor
@@ -35,11 +34,63 @@ class Draft:
 
 HASHES = ["a" * 64, "A" * 64, "a" * 63, "a" * 65, "0", "", "g" * 64, "0" * 64]
 ODD_VALUES: list[Any] = [
-    *(None, True, False, 0, 1, -1, 100, 101, 0.5, 1e30, canonical.MAX_INT, "", "0", "1", "100", "x", [], [""], ["a"], ["b", "a"]),
-    *(["a", "a"], [1], [None], [[]], {}, {"a": 1}, {"a": "b"}, {"principal": ""}, {"name": "x", "version": "y"}, {"name": 1}),
-    *("0.3.0", "0.3.1", "system", "sanitizer", "System", ["0"], ["0", "0"], [HASHES[0]], [HASHES[1]], HASHES[0], HASHES[1]),
-    *("0192f0c1-7a3b-7c4d-8e5f-0123456789ab", "0192F0C1-7A3B-7C4D-8E5F-0123456789AB", "0192f0c1-7a3b-4c4d-8e5f-0123456789ab"),
-    *("0192f0c1-7a3b-7c4d-ce5f-0123456789ab", "0192f0c17a3b7c4d8e5f0123456789ab", "0192f0c1-7a3b-7c4d-8e5f-0123456789ab\n"),
+    *(
+        None,
+        True,
+        False,
+        0,
+        1,
+        -1,
+        100,
+        101,
+        0.5,
+        1e30,
+        canonical.MAX_INT,
+        "",
+        "0",
+        "1",
+        "100",
+        "x",
+        [],
+        [""],
+        ["a"],
+        ["b", "a"],
+    ),
+    *(
+        ["a", "a"],
+        [1],
+        [None],
+        [[]],
+        {},
+        {"a": 1},
+        {"a": "b"},
+        {"principal": ""},
+        {"name": "x", "version": "y"},
+        {"name": 1},
+    ),
+    *(
+        "0.3.0",
+        "0.3.1",
+        "system",
+        "sanitizer",
+        "System",
+        ["0"],
+        ["0", "0"],
+        [HASHES[0]],
+        [HASHES[1]],
+        HASHES[0],
+        HASHES[1],
+    ),
+    *(
+        "0192f0c1-7a3b-7c4d-8e5f-0123456789ab",
+        "0192F0C1-7A3B-7C4D-8E5F-0123456789AB",
+        "0192f0c1-7a3b-4c4d-8e5f-0123456789ab",
+    ),
+    *(
+        "0192f0c1-7a3b-7c4d-ce5f-0123456789ab",
+        "0192f0c17a3b7c4d8e5f0123456789ab",
+        "0192f0c1-7a3b-7c4d-8e5f-0123456789ab\n",
+    ),
     *(["\U0001f600", "\ue000"], ["\ue000", "\U0001f600"]),  # UTF-16 order, code point order
 ]
 
@@ -52,7 +103,9 @@ def missing_or_extra(draw: st.DrawFn, d: Draft) -> None:
     if draw(st.booleans()):
         del d.payload[draw(st.sampled_from(sorted(schema.MEMBERS)))]
     else:
-        d.payload[draw(st.one_of(st.sampled_from(["zz", "principal", "Taints", ""]), texts))] = draw(st.sampled_from(ODD_VALUES))
+        d.payload[draw(st.one_of(st.sampled_from(["zz", "principal", "Taints", ""]), texts))] = draw(
+            st.sampled_from(ODD_VALUES)
+        )
 
 
 def trust_score(draw: st.DrawFn, d: Draft) -> None:
@@ -64,7 +117,19 @@ def trust_score(draw: st.DrawFn, d: Draft) -> None:
 def labels(draw: st.DrawFn, d: Draft) -> None:
     name = draw(st.sampled_from(["principal", entry.OVERRIDE_LABEL, "kest.continues", "trace_id", "x", ""]))
     score = str(d.payload["trust_score"])
-    values = ["", score, "0" + score, " " + score, "+" + score, "100", STRANGER.name, ACTORS[0].name, None, 1, []]
+    values: list[Any] = [
+        "",
+        score,
+        "0" + score,
+        " " + score,
+        "+" + score,
+        "100",
+        STRANGER.name,
+        ACTORS[0].name,
+        None,
+        1,
+        [],
+    ]
     d.payload["labels"][name] = draw(st.sampled_from(values))
     if name == "principal" and draw(st.booleans()):
         d.header["kid"] = d.payload["labels"][name]  # consistent, but signed by somebody else
@@ -97,7 +162,9 @@ def policy_context(draw: st.DrawFn, d: Draft) -> None:
     context = {**d.payload["policy_context"]}
     name = draw(st.sampled_from([*entry.TIERS, "deviations", "extra"]))
     bad = [{**good, "policy": 1}, {**good, "x": ""}, {"policy": "p"}]
-    context[name] = draw(st.sampled_from([[], ["p"], [""], ["p", "p"], "p", None, {}, [1], [good], [good, good], *([b] for b in bad)]))
+    context[name] = draw(
+        st.sampled_from([[], ["p"], [""], ["p", "p"], "p", None, {}, [1], [good], [good, good], *([b] for b in bad)])
+    )
     if draw(st.integers(0, 3)) == 0:
         del context[name]
     d.payload["policy_context"] = context
@@ -107,8 +174,8 @@ def header(draw: st.DrawFn, d: Draft) -> None:
     changes: list[dict[str, Any]] = [
         *({"alg": alg} for alg in ("none", "HS256", "ES256", "RS256", "EdDSA", "eddsa", "PS256", "", None, 1)),
         *({"typ": typ} for typ in ("JWT", "jws", "", None, "kest-outcome+jws")),
-        *({"kid": kid} for kid in ("", None, STRANGER.name, ACTORS[0].name, [])),
-        *({"crit": crit} for crit in ([], ["b64"], None)),
+        *({"kid": kid} for kid in ("", None, STRANGER.name, ACTORS[0].name, 1)),
+        *({"crit": crit} for crit in ([], ["b64"], None, ["exp"], "b64")),
         *({"x5c": x5c} for x5c in (["MIIB"], ["MIIB", "MIIC"], [], [1], "MIIB", None)),
         *({name: ""} for name in ("jwk", "jku", "x5u", "b64", "zip", "cty", "")),
     ]
@@ -123,10 +190,36 @@ def respell(draw: st.DrawFn, value: Any) -> bytes:
     members = sorted(value)
     name = json.dumps(draw(st.sampled_from(members))).encode() if members else b'"a"'
     options = [
-        *(text + b" ", b"\n" + text, text + b"{}", b"\xef\xbb\xbf" + text, text[:-1], text + b"\x00", b"", b"[]", b"null", b"\xff"),
-        *(text.replace(b":", b": ", 1), text.replace(b",", b", ", 1), b"{" + name + b":0," + text[1:], text[:-1] + b"," + name + b":0}"),
-        *(text.replace(b'"a', b'"\\u0061', 1), text.replace(b"100", b"1e2", 1), text.replace(b"100", b"100.0", 1), text.replace(b"0", b"-0", 1)),
-        *(text.replace(b":[]", b":[],", 1), text.replace(b"s", b"\xed\xa0\x80", 1), text.replace(b"s", b"\\ud800", 1), text[:-1] + b",}"),
+        *(
+            text + b" ",
+            b"\n" + text,
+            text + b"{}",
+            b"\xef\xbb\xbf" + text,
+            text[:-1],
+            text + b"\x00",
+            b"",
+            b"[]",
+            b"null",
+            b"\xff",
+        ),
+        *(
+            text.replace(b":", b": ", 1),
+            text.replace(b",", b", ", 1),
+            b"{" + name + b":0," + text[1:],
+            text[:-1] + b"," + name + b":0}",
+        ),
+        *(
+            text.replace(b'"a', b'"\\u0061', 1),
+            text.replace(b"100", b"1e2", 1),
+            text.replace(b"100", b"100.0", 1),
+            text.replace(b"0", b"-0", 1),
+        ),
+        *(
+            text.replace(b":[]", b":[],", 1),
+            text.replace(b"s", b"\xed\xa0\x80", 1),
+            text.replace(b"s", b"\\ud800", 1),
+            text[:-1] + b",}",
+        ),
         json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode("utf-8"),
         json.dumps(dict(reversed(list(value.items()))), ensure_ascii=False, separators=(",", ":")).encode("utf-8"),
         text[:1] + b'"zz":' + b"[" * 64 + b"]" * 64 + b"," + text[1:],
@@ -159,7 +252,14 @@ def signature(draw: st.DrawFn, d: Draft) -> None:
         flipped = bytearray(s)
         flipped[at] ^= 1 << at % 8
         changed = {
-            **{"empty": b"", "zero": bytes(len(s)), "short": s[:-1], "long": s + b"\0", "flip": bytes(flipped), "double": s + s},
+            **{
+                "empty": b"",
+                "zero": bytes(len(s)),
+                "short": s[:-1],
+                "long": s + b"\0",
+                "flip": bytes(flipped),
+                "double": s + s,
+            },
             "der": b"\x30\x44\x02\x20" + s[:32] + b"\x02\x20" + s[32:64],
         }[kind]
         return front + "." + b64.encode(changed)
@@ -180,13 +280,32 @@ def text(draw: st.DrawFn, d: Draft) -> None:
 
 
 def parts(draw: st.DrawFn, d: Draft) -> None:
-    order = draw(st.sampled_from(["", "h", "hp", "hps.", ".hps", "hpss", "phs", "h.s", "..s", "hp.", "h=ps", "hps=", "hps\n", "bits"]))
+    order = draw(
+        st.sampled_from(
+            ["", "h", "hp", "hps.", ".hps", "hpss", "phs", "h.s", "..s", "hp.", "h=ps", "hps=", "hps\n", "bits"]
+        )
+    )
 
     def finish(jws: str) -> str:
         h, p, s = jws.split(".")
         table = {
-            **{"": "", "h": h, "hp": f"{h}.{p}", "hps.": f"{jws}.", ".hps": f".{jws}", "hpss": f"{jws}.{s}", "phs": f"{p}.{h}.{s}"},
-            **{"h.s": f"{h}..{s}", "..s": f"..{s}", "hp.": f"{h}.{p}.", "h=ps": f"{h}=.{p}.{s}", "hps=": f"{jws}==", "hps\n": f"{jws}\n"},
+            **{
+                "": "",
+                "h": h,
+                "hp": f"{h}.{p}",
+                "hps.": f"{jws}.",
+                ".hps": f".{jws}",
+                "hpss": f"{jws}.{s}",
+                "phs": f"{p}.{h}.{s}",
+            },
+            **{
+                "h.s": f"{h}..{s}",
+                "..s": f"..{s}",
+                "hp.": f"{h}.{p}.",
+                "h=ps": f"{h}=.{p}.{s}",
+                "hps=": f"{jws}==",
+                "hps\n": f"{jws}\n",
+            },
             "bits": jws[:-1] + "AQgwBCDE"[len(jws) % 8],  # unused bits of the last character, where there are any
         }
         return table[order]

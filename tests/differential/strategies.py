@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import strategies as st
-
 from reference import chain, entry, trust, verify
 
 from .actors import ACTORS, STRANGER, Actor
@@ -80,12 +79,14 @@ def drafts(draw: st.DrawFn, known: dict[str, dict[str, Any]], shape: str, actors
     added = draw(taint_lists)
     inherited = [known[p]["taints"] for p in parents]
     present = trust.taints(inherited, added, ())
-    removed = draw(st.lists(st.sampled_from([*present, "absent"]), max_size=2, unique=True)) if draw(st.booleans()) else []
+    removed = (
+        draw(st.lists(st.sampled_from([*present, "absent"]), max_size=2, unique=True)) if draw(st.booleans()) else []
+    )
     scores = [known[p]["trust_score"] for p in parents]
     override = draw(st.one_of(st.none(), st.none(), st.integers(0, 100)))
     score = trust.propagate(scores, draw(st.sampled_from([100, 100, 90, 40, 10, 0]))) if override is None else override
     labels = dict(fields.pop("labels"))
-    if override is not None and (scores and score > min(scores) or draw(st.booleans())):
+    if override is not None and ((scores and score > min(scores)) or draw(st.booleans())):
         labels[entry.OVERRIDE_LABEL] = str(score)
     payload = entry.build_payload(
         principal=actor.name,
@@ -111,7 +112,9 @@ def _remember(draft: Draft) -> dict[str, Any]:
 
 
 @st.composite
-def passports(draw: st.DrawFn, max_size: int = 6, min_size: int = 0, forged: bool = False, actors: Sequence[Actor] = ACTORS) -> Suspect:
+def passports(
+    draw: st.DrawFn, max_size: int = 6, min_size: int = 0, forged: bool = False, actors: Sequence[Actor] = ACTORS
+) -> Suspect:
     """Entries with the keys that verify them; with ``forged``, one entry has been tampered with before signing."""
     shape = draw(st.sampled_from(["chain", "dag"]))
     size = draw(st.integers(max(min_size, 1 if forged else 0), max_size))
@@ -147,14 +150,31 @@ def rearranged(draw: st.DrawFn) -> Suspect:
         "cut tail": entries[:a],
         "cut head": entries[a:],
         "double": [*entries[: b + 1], entries[a], *entries[b + 1 :]],
-        "move": (rest := entries[:a] + entries[a + 1 :])[:b] + [entries[a]] + rest[b:],
+        "move": [*(rest := entries[:a] + entries[a + 1 :])[:b], entries[a], *rest[b:]],
         "reverse": entries[::-1],
         "foreign": [*entries[:a], *(e for e in other if e not in entries), *entries[a:]],
     }
     chosen = moves[draw(st.sampled_from(sorted(moves)))]
     reverse = ",".join(reversed(tip.split(",")))
-    tips: list[str | None] = [None, None, tip, tip, tip, "", tip.upper(), tip + ",", tip[:-1], "0" * 64, tip.split(",")[0], reverse]
-    return replace(suspect, entries=chosen, chain_tip=draw(st.sampled_from([*tips, f"{tip},{tip}", f" {tip}", tip.replace(",", ", ")])))
+    tips: list[str | None] = [
+        None,
+        None,
+        tip,
+        tip,
+        tip,
+        "",
+        tip.upper(),
+        tip + ",",
+        tip[:-1],
+        "0" * 64,
+        tip.split(",")[0],
+        reverse,
+    ]
+    return replace(
+        suspect,
+        entries=chosen,
+        chain_tip=draw(st.sampled_from([*tips, f"{tip},{tip}", f" {tip}", tip.replace(",", ", ")])),
+    )
 
 
 @st.composite
@@ -163,7 +183,11 @@ def distrusted(draw: st.DrawFn) -> Suspect:
     suspect = draw(passports(min_size=1))
     keys: KeyList = {}
     for actor in ACTORS:
-        kind = draw(st.sampled_from(["same", "same", "same", "gone", "wrong", "other alg", "capped", "tied", "timed", "rotated"]))
+        kind = draw(
+            st.sampled_from(
+                ["same", "same", "same", "gone", "wrong", "other alg", "capped", "tied", "timed", "rotated"]
+            )
+        )
         when = START_MS + draw(st.integers(-1, 1001))
         cap = draw(st.integers(0, 100))
         older = Actor(actor.name, actor.alg if actor.alg != "RS256" else "EdDSA", 1)

@@ -9,10 +9,20 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from reference import b64, canonical
 
-from .values import BAD_SCALARS, NASTY_FLOATS, SETTINGS, any_texts, any_values, b64_texts, floats, ints, json_values, nest
+from .values import (
+    BAD_SCALARS,
+    NASTY_FLOATS,
+    SETTINGS,
+    any_texts,
+    any_values,
+    b64_texts,
+    floats,
+    ints,
+    json_values,
+    nest,
+)
 
 
 def same(a: Any, b: Any) -> bool:
@@ -66,7 +76,11 @@ def test_numbers(kestcore: ModuleType, value: list[float]) -> None:
 
 def test_numbers_at_every_power(kestcore: ModuleType) -> None:
     """Doubles on both sides of every power of ten and two, where shortest-digit printers go wrong."""
-    for exact in [*(float(f"1e{e}") for e in range(-323, 309)), *(math.ldexp(1.0, e) for e in range(-1074, 1024)), *NASTY_FLOATS]:
+    for exact in [
+        *(float(f"1e{e}") for e in range(-323, 309)),
+        *(math.ldexp(1.0, e) for e in range(-1074, 1024)),
+        *NASTY_FLOATS,
+    ]:
         for value in (math.nextafter(exact, -math.inf), exact, math.nextafter(exact, math.inf)):
             if math.isfinite(value):
                 text = canonical.canonicalize(value)

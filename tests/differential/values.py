@@ -9,7 +9,6 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-
 from reference import b64, canonical
 
 # KEST_DIFFERENTIAL_EXAMPLES: how many examples each test tries (default 200).
@@ -24,16 +23,53 @@ MAX_INT = canonical.MAX_INT
 
 NASTY_TEXTS = [
     *("", " ", '"', "\\", "/", "\x00", "\x1f", "\x7f", "\x80", "\u2028\u2029", "\ufeff", "\ufffe\uffff", "\r\n\t\b\f"),
-    *("\ue000", "\uffff", "\U00010000", "\U0010ffff", "é", "e\u0301", "\ud7ff", "😀" * 9, "a" * 300, "__proto__", "</script>"),
+    *(
+        "\ue000",
+        "\uffff",
+        "\U00010000",
+        "\U0010ffff",
+        "é",
+        "e\u0301",
+        "\ud7ff",
+        "😀" * 9,
+        "a" * 300,
+        "__proto__",
+        "</script>",
+    ),
 ]
 NASTY_INTS = [0, 1, -1, 9, 10, 99, 100, 101, 2**31, -(2**31), 2**32, 2**52, MAX_INT, -MAX_INT, MAX_INT - 1]
 NASTY_FLOATS = [
-    *(0.0, -0.0, 1.0, 0.1, 0.3, 1e-6, 1e-7, 9.999999e-7, 1e20, 1e21, 1.5e21, 999999999999999900000.0, 1e22, 1e23, 5e-324),
-    *(2.2250738585072014e-308, 1.7976931348623157e308, 4.35, 2.0**53, 2.0**53 + 2, 2.0**63, 2.0**64, 9007199254740993.0),
+    *(
+        0.0,
+        -0.0,
+        1.0,
+        0.1,
+        0.3,
+        1e-6,
+        1e-7,
+        9.999999e-7,
+        1e20,
+        1e21,
+        1.5e21,
+        999999999999999900000.0,
+        1e22,
+        1e23,
+        5e-324,
+    ),
+    *(
+        2.2250738585072014e-308,
+        1.7976931348623157e308,
+        4.35,
+        2.0**53,
+        2.0**53 + 2,
+        2.0**63,
+        2.0**64,
+        9007199254740993.0,
+    ),
     *(123456789012345680000.0, 333333333.33333329, 1.0000000000000002, 4.9406564584124654e-322, 1e-5, 12345e-9),
 ]
 
-texts = st.one_of(st.sampled_from(NASTY_TEXTS), st.text(max_size=20), st.text("ab\\\"\n\ue000\U0001f600é", max_size=6))
+texts = st.one_of(st.sampled_from(NASTY_TEXTS), st.text(max_size=20), st.text('ab\\"\n\ue000\U0001f600é', max_size=6))
 ints = st.one_of(st.sampled_from(NASTY_INTS), st.integers(-MAX_INT, MAX_INT))
 floats = st.one_of(
     st.sampled_from(NASTY_FLOATS),
@@ -83,9 +119,40 @@ class Member(enum.IntEnum):
 
 BAD_SCALARS: list[Any] = [
     *(float("nan"), float("inf"), -float("inf"), MAX_INT + 1, -MAX_INT - 1, 2**63, -(2**63), 2**64, 10**40, 1j),
-    *("\ud800", "\udfff", "a\ud83d", "\ude00\ud83d", b"", b"x", bytearray(b"x"), object, ..., {1}, frozenset(), range(3)),
-    *(TextSubclass("x"), IntSubclass(1), FloatSubclass(1.0), ListSubclass(), TupleSubclass(), DictSubclass(), Member.ONE),
-    *({1: 1}, {None: 1}, {True: 1}, {b"k": 1}, {"\udc00": 1}, {TextSubclass("k"): 1}, {(): 1}, {1.5: 1}, {"a": 1, 2: 2}),
+    *(
+        "\ud800",
+        "\udfff",
+        "a\ud83d",
+        "\ude00\ud83d",
+        b"",
+        b"x",
+        bytearray(b"x"),
+        object,
+        ...,
+        {1},
+        frozenset(),
+        range(3),
+    ),
+    *(
+        TextSubclass("x"),
+        IntSubclass(1),
+        FloatSubclass(1.0),
+        ListSubclass(),
+        TupleSubclass(),
+        DictSubclass(),
+        Member.ONE,
+    ),
+    *(
+        {1: 1},
+        {None: 1},
+        {True: 1},
+        {b"k": 1},
+        {"\udc00": 1},
+        {TextSubclass("k"): 1},
+        {(): 1},
+        {1.5: 1},
+        {"a": 1, 2: 2},
+    ),
 ]
 
 
@@ -98,7 +165,9 @@ def nest(value: Any, shape: str) -> Any:
 
 # Mostly around the depth limit.
 deep_values = st.builds(
-    nest, scalars, st.one_of(st.text("ltd", min_size=60, max_size=68), st.sampled_from(["l" * 64, "d" * 64, "t" * 65, "d" * 65]))
+    nest,
+    scalars,
+    st.one_of(st.text("ltd", min_size=60, max_size=68), st.sampled_from(["l" * 64, "d" * 64, "t" * 65, "d" * 65])),
 )
 any_values = st.one_of(
     json_values,
@@ -109,14 +178,98 @@ any_values = st.one_of(
 # --- texts --------------------------------------------------------------------------------------------------------
 
 _TOKENS: list[bytes] = [
-    *(b"[", b"]", b"{", b"}", b",", b":", b'"', b"\\", b" ", b"\t", b"\n", b"\r", b"\x0b", b"\x0c", b"\xc2\xa0", b"\xef\xbb\xbf"),
-    *(b"null", b"true", b"false", b"nul", b"True", b"NaN", b"Infinity", b"-Infinity", b"undefined", b"\x00", b"//", b"/**/", b"#"),
-    *(b"0", b"-", b"-0", b"+1", b"1", b"01", b"1.", b".5", b"1.0", b"1e", b"1e5", b"1E+05", b"1e-400", b"1e400", b"-0.0", b"0x1"),
+    *(
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b",",
+        b":",
+        b'"',
+        b"\\",
+        b" ",
+        b"\t",
+        b"\n",
+        b"\r",
+        b"\x0b",
+        b"\x0c",
+        b"\xc2\xa0",
+        b"\xef\xbb\xbf",
+    ),
+    *(
+        b"null",
+        b"true",
+        b"false",
+        b"nul",
+        b"True",
+        b"NaN",
+        b"Infinity",
+        b"-Infinity",
+        b"undefined",
+        b"\x00",
+        b"//",
+        b"/**/",
+        b"#",
+    ),
+    *(
+        b"0",
+        b"-",
+        b"-0",
+        b"+1",
+        b"1",
+        b"01",
+        b"1.",
+        b".5",
+        b"1.0",
+        b"1e",
+        b"1e5",
+        b"1E+05",
+        b"1e-400",
+        b"1e400",
+        b"-0.0",
+        b"0x1",
+    ),
     *(b"9007199254740991", b"9007199254740992", b"-9007199254740991", b"-9007199254740992", b"18446744073709551616"),
-    *(b"9007199254740993.0", b"1" * 400, b"0." + b"3" * 400, b"1" * 308 + b"e1", b"1" * 310 + b".0", b"0e999999999999999999999"),
-    *(b'""', b'"a"', b'"\\u0061"', b'"\\uD83D\\uDE00"', b'"\\ud800"', b'"\\udc00"', b'"\\uD800\\u0041"', b'"\\ud800\\ud800\\udc00"'),
-    *(b'"\\u12"', b'"\\u+123"', b'"\\x41"', b'"\\/"', b'"\\u0000"', b'"\x1f"', b'"\x7f"', b'"\xed\xa0\x80"', b'"\xc0\xaf"'),
-    *(b'"\xf4\x90\x80\x80"', b'"\xe2\x82"', b'"\xff"', b'"\xf0\x9f\x98\x80"', b"'a'", b'"a":1', b'"a":1,"\\u0061":2', b"\xff", b"\xe2\x80\xa8"),
+    *(
+        b"9007199254740993.0",
+        b"1" * 400,
+        b"0." + b"3" * 400,
+        b"1" * 308 + b"e1",
+        b"1" * 310 + b".0",
+        b"0e999999999999999999999",
+    ),
+    *(
+        b'""',
+        b'"a"',
+        b'"\\u0061"',
+        b'"\\uD83D\\uDE00"',
+        b'"\\ud800"',
+        b'"\\udc00"',
+        b'"\\uD800\\u0041"',
+        b'"\\ud800\\ud800\\udc00"',
+    ),
+    *(
+        b'"\\u12"',
+        b'"\\u+123"',
+        b'"\\x41"',
+        b'"\\/"',
+        b'"\\u0000"',
+        b'"\x1f"',
+        b'"\x7f"',
+        b'"\xed\xa0\x80"',
+        b'"\xc0\xaf"',
+    ),
+    *(
+        b'"\xf4\x90\x80\x80"',
+        b'"\xe2\x82"',
+        b'"\xff"',
+        b'"\xf0\x9f\x98\x80"',
+        b"'a'",
+        b'"a":1',
+        b'"a":1,"\\u0061":2',
+        b"\xff",
+        b"\xe2\x80\xa8",
+    ),
 ]
 
 

@@ -1,10 +1,13 @@
-"""One entry: payload, header, JWS and its hash (PRODUCT section 4; RFC 7515; RFC 7518, sections 3.3 and 3.4; RFC 8037)."""
+"""One entry: payload, header, JWS and its hash.
+
+PRODUCT section 4; RFC 7515; RFC 7518, sections 3.3 and 3.4; RFC 8037.
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Union
+from typing import Any
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
@@ -13,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from . import b64
 from .canonical import canonicalize
 
-PrivateKey = Union[ed25519.Ed25519PrivateKey, ec.EllipticCurvePrivateKey, rsa.RSAPrivateKey]
+PrivateKey = ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 SCHEMA_VERSION = "0.3.0"
 RUNTIME = {"name": "kest-c", "version": "0.3.0"}

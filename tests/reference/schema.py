@@ -8,8 +8,26 @@ from typing import Any
 from .entry import CLASSIFICATIONS, ROOT, SCHEMA_VERSION, TIERS
 
 MEMBERS = frozenset(
-    "schema_version runtime entry_id operation classification trust_score parent_ids added_taints removed_taints taints "
-    "labels policy_context environment otel_context metadata content_hash input_hash timestamp_ms".split()
+    [
+        "schema_version",
+        "runtime",
+        "entry_id",
+        "operation",
+        "classification",
+        "trust_score",
+        "parent_ids",
+        "added_taints",
+        "removed_taints",
+        "taints",
+        "labels",
+        "policy_context",
+        "environment",
+        "otel_context",
+        "metadata",
+        "content_hash",
+        "input_hash",
+        "timestamp_ms",
+    ]
 )
 MAX_PARENTS = 1024
 _UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")

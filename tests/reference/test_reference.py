@@ -19,7 +19,9 @@ from reference import b64, canonical, chain, entry, pack, schema, trust, verify
 
 UUID = "0192f0c1-7a3b-7c4d-8e5f-0123456789ab"
 ALICE, BOB = "spiffe://kest.internal/alice", "spiffe://kest.internal/bob"
-KEY = {name: ed25519.Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest()) for name in (ALICE, BOB)}
+KEY = {
+    name: ed25519.Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name.encode()).digest()) for name in (ALICE, BOB)
+}
 KEYS = {name: verify.KeyInfo(key.public_key()) for name, key in KEY.items()}
 FIELDS: dict[str, Any] = {"operation": "op", "entry_id": UUID, "timestamp_ms": 1_700_000_000_000}
 
@@ -91,7 +93,7 @@ def test_json_parsing_vectors() -> None:
             accepted = True
         except canonical.StrictJSONError:
             accepted = False
-        expected = path.name.startswith("y_") and path.name not in duplicates or path.name in either_way_accepted
+        expected = (path.name.startswith("y_") and path.name not in duplicates) or path.name in either_way_accepted
         assert accepted is expected, path.name
 
 
@@ -103,7 +105,7 @@ def test_json_parsing_vectors() -> None:
         ([1e21, 1e20, 1e-6, 1e-7, -0.0, 0.1, 5e-324], "[1e+21,100000000000000000000,0.000001,1e-7,0,0.1,5e-324]"),
         (1.7976931348623157e308, "1.7976931348623157e+308"),
         ([9007199254740991, -9007199254740991, 1.0], "[9007199254740991,-9007199254740991,1]"),
-        ("\x00\x1f\x7f\b\t\n\f\r\"\\/\u2028\u20ac", '"\\u0000\\u001f\x7f\\b\\t\\n\\f\\r\\"\\\\/\u2028\u20ac"'),
+        ('\x00\x1f\x7f\b\t\n\f\r"\\/\u2028\u20ac', '"\\u0000\\u001f\x7f\\b\\t\\n\\f\\r\\"\\\\/\u2028\u20ac"'),
         ((None, True, False, (), {}, ""), '[null,true,false,[],{},""]'),
     ],
 )
@@ -156,7 +158,15 @@ def test_depth_counts_containers() -> None:
         *(b"", b" ", b"\xef\xbb\xbf{}", b"{}\x00", b"{} {}", b"[1,]", b"{,}", b'{"a":1,}', b"01", b"1.", b".5", b"+1"),
         *(b"NaN", b"Infinity", b"-Infinity", b"1e999", b"-1e999", b"9007199254740992", b"-9007199254740992"),
         *(b'"\\ud800"', b'{"\\udc00":1}', b'"\xed\xa0\x80"', b'"\xff"', b'"\xc0\x80"', b'"\n"', b'"\\x"', b"'a'"),
-        *(b'{"a":1,"a":1}', b'{"a":1,"\\u0061":2}', b'[{"x":{"y":0,"y":0}}]', b"\x0b1", b"\xc2\xa01", b"1\x0c", b"tRue"),
+        *(
+            b'{"a":1,"a":1}',
+            b'{"a":1,"\\u0061":2}',
+            b'[{"x":{"y":0,"y":0}}]',
+            b"\x0b1",
+            b"\xc2\xa01",
+            b"1\x0c",
+            b"tRue",
+        ),
         *(b"[" * 100_000, b'[{"a":' * 50_000, b"/**/1", b"1" * 5000, b'"\\u+123"', b'"\\u00 1"', b"\xef\xbc\x91"),
     ],
     ids=lambda text: repr(text[:20]),
@@ -174,7 +184,9 @@ def test_strict_json_values() -> None:
     assert canonical.strict_parse("[9007199254740991,-9007199254740991]") == [2**53 - 1, 1 - 2**53]
 
 
-@pytest.mark.parametrize("text", [b"1.0", b"-0", b"1e2", b" 1", b"1 ", b'{"b":1,"a":2}', b'{"a": 1}', b'"\\u0041"', b'"\\/"', b'"\\u000A"'])
+@pytest.mark.parametrize(
+    "text", [b"1.0", b"-0", b"1e2", b" 1", b"1 ", b'{"b":1,"a":2}', b'{"a": 1}', b'"\\u0041"', b'"\\/"', b'"\\u000A"']
+)
 def test_accepted_but_not_canonical(text: bytes) -> None:
     canonical.strict_parse(text)
     assert not canonical.is_canonical(text)
@@ -190,7 +202,10 @@ def test_base64url() -> None:
     assert b64.encode(b"\xfb\xff") == "-_8"
 
 
-@pytest.mark.parametrize("text", ["A", "AAAAA", "QQ==", "QQ=", "QR", "QUK", "+/8", "-_8=", " QQ", "QQ\n", "Q Q", "QQ\x00", "QQÀ", "ＱＱ", "\ud800Q"])
+@pytest.mark.parametrize(
+    "text",
+    ["A", "AAAAA", "QQ==", "QQ=", "QR", "QUK", "+/8", "-_8=", " QQ", "QQ\n", "Q Q", "QQ\x00", "QQÀ", "ＱＱ", "\ud800Q"],
+)
 def test_other_spellings_are_refused(text: str) -> None:
     with pytest.raises(b64.Base64Error):
         b64.decode(text)
@@ -303,16 +318,22 @@ def test_a_change_is_found_where_it_was_made() -> None:  # TC-02
     assert blame([a, b], chain_tip=passport.chain_tip()) == (None, "tip")
 
 
-@pytest.mark.parametrize("change", [str.upper, lambda t: "", lambda t: t + ",", lambda t: t[:-1], lambda t: f"{t},{t}", lambda t: " " + t])
+@pytest.mark.parametrize(
+    "change", [str.upper, lambda t: "", lambda t: t + ",", lambda t: t[:-1], lambda t: f"{t},{t}", lambda t: " " + t]
+)
 def test_chain_tip_has_one_spelling(change: Callable[[str], str]) -> None:  # A7
     passport = three()
     assert blame(passport.entries, chain_tip=change(passport.chain_tip())) == (None, "tip")
 
 
-def forge(head: object, payload: object = None, *, raw_head: bytes | None = None, raw_payload: bytes | None = None) -> str:
+def forge(
+    head: object, payload: object = None, *, raw_head: bytes | None = None, raw_payload: bytes | None = None
+) -> str:
     head_text = raw_head if raw_head is not None else canonical.canonicalize(head)
     body = payload if payload is not None else entry.build_payload(principal=ALICE, **FIELDS)
-    return entry.sign_raw(head_text, raw_payload if raw_payload is not None else canonical.canonicalize(body), KEY[ALICE])
+    return entry.sign_raw(
+        head_text, raw_payload if raw_payload is not None else canonical.canonicalize(body), KEY[ALICE]
+    )
 
 
 HEAD = entry.header(ALICE)
@@ -347,7 +368,13 @@ def test_text_level_forgeries() -> None:
     head = canonical.canonicalize(HEAD)
     good = forge(HEAD)
     verify.verify([good], KEYS)
-    for raw in (b'{"kid":"%s","alg":"EdDSA","typ":"JWS"}' % ALICE.encode(), head + b" ", head[:-1] + b',"alg":"EdDSA"}', b"", b"\xff"):
+    for raw in (
+        b'{"kid":"%s","alg":"EdDSA","typ":"JWS"}' % ALICE.encode(),
+        head + b" ",
+        head[:-1] + b',"alg":"EdDSA"}',
+        b"",
+        b"\xff",
+    ):
         assert blame([forge(None, raw_head=raw)]) == (0, "jws_header")
     for raw in (body + b" ", body.replace(b":", b": ", 1), json.dumps(json.loads(body)).encode()):
         assert blame([forge(HEAD, raw_payload=raw)]) == (0, "not_canonical")
@@ -356,7 +383,14 @@ def test_text_level_forgeries() -> None:
     h, p, s = good.split(".")
     for text in (good + ".", f"{h}.{p}", f"{h}.{p}.{s}.{s}", "", "..."):
         assert blame([text]) == (0, "jws_parts")
-    for text in (f"{h}=.{p}.{s}", f"{h}.{p}.{s}==", f"{h}.{p}.{s}\n", f" {good}", f"{h}.{p}.{s[:-1]}{chr(ord(s[-1]) + 1)}", f"{h}.{p}.A"):
+    for text in (
+        f"{h}=.{p}.{s}",
+        f"{h}.{p}.{s}==",
+        f"{h}.{p}.{s}\n",
+        f" {good}",
+        f"{h}.{p}.{s[:-1]}{chr(ord(s[-1]) + 1)}",
+        f"{h}.{p}.A",
+    ):
         assert blame([text]) == (0, "b64")
     for text in (f"{h}.{p}.", f"{h}.{p}.{s[:-2]}"):
         assert blame([text]) in [(0, "signature"), (0, "b64")]
@@ -366,31 +400,57 @@ def test_text_level_forgeries() -> None:
 LONG = [f"{i:064x}" for i in range(1025)]
 
 
+def each(member: str, code: str, *values: Any) -> list[tuple[dict[str, Any], str]]:
+    return [({member: value}, code) for value in values]
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        *(({"schema_version": v}, "schema") for v in ("0.3", "0.4.0", 3, None)),
-        *(({"runtime": v}, "schema") for v in ({}, {"name": "x"}, {"name": 1, "version": ""}, {"name": "", "version": "", "x": ""})),
-        *(({"entry_id": v}, "schema") for v in (UUID.upper(), str(uuid.UUID(int=0)), "0192f0c1-7a3b-4c4d-8e5f-0123456789ab", "", UUID + "\n", 7)),
-        *(({"operation": v}, "schema") for v in ("", None, 1)),
-        *(({"classification": v}, "schema") for v in ("System", "", None, [])),
-        *(({"parent_ids": v}, "schema") for v in ([], "0", ["1"], ["0", "0"], ["0", "a" * 64], ["A" * 64], ["a" * 63], ["a" * 64] * 2, [0], LONG)),
+        *each("schema_version", "schema", "0.3", "0.4.0", 3, None),
+        *each("runtime", "schema", {}, {"name": "x"}, {"name": 1, "version": ""}, {"name": "", "version": "", "x": ""}),
+        *each(
+            "entry_id",
+            "schema",
+            UUID.upper(),
+            str(uuid.UUID(int=0)),
+            "0192f0c1-7a3b-4c4d-8e5f-0123456789ab",
+            "",
+            UUID + "\n",
+            7,
+        ),
+        *each("operation", "schema", "", None, 1),
+        *each("classification", "schema", "System", "", None, []),
+        *each(
+            "parent_ids",
+            "schema",
+            [],
+            "0",
+            ["1"],
+            ["0", "0"],
+            ["0", "a" * 64],
+            ["A" * 64],
+            ["a" * 63],
+            ["a" * 64] * 2,
+            [0],
+            LONG,
+        ),
         ({"parent_ids": LONG[:1024]}, "parent_missing"),
-        *(({"taints": v}, "schema") for v in (["b", "a"], ["a", "a"], [""], [1], "a", None, {})),
+        *each("taints", "schema", ["b", "a"], ["a", "a"], [""], [1], "a", None, {}),
         ({"added_taints": ["b", "a"]}, "schema"),
         ({"removed_taints": [""]}, "schema"),
-        *(({"labels": v}, "schema") for v in ({}, {"principal": ""}, {"principal": ALICE, "x": 1}, {"Principal": ALICE}, [], None)),
-        *(({"environment": v}, "schema") for v in ([], None, {"a": 1})),
+        *each("labels", "schema", {}, {"principal": ""}, {"principal": ALICE, "x": 1}, {"Principal": ALICE}, [], None),
+        *each("environment", "schema", [], None, {"a": 1}),
         ({"otel_context": []}, "schema"),
-        *(({"metadata": v}, "schema") for v in ({}, False, "")),
-        *(({"content_hash": v}, "schema") for v in (None, "a" * 64)),
-        *(({"input_hash": v}, "schema") for v in (None, "a" * 63, "A" * 64, "0")),
-        *(({"timestamp_ms": v}, "schema") for v in (-1, True, "1", None, 1.5)),
-        *(({"policy_context": v}, "schema") for v in ({}, None, {**entry.empty_policy_context(), "x": []})),
+        *each("metadata", "schema", {}, False, ""),
+        *each("content_hash", "schema", None, "a" * 64),
+        *each("input_hash", "schema", None, "a" * 63, "A" * 64, "0"),
+        *each("timestamp_ms", "schema", -1, True, "1", None, 1.5),
+        *each("policy_context", "schema", {}, None, {**entry.empty_policy_context(), "x": []}),
         ({"policy_context": {**entry.empty_policy_context(), "app_policies": [1]}}, "schema"),
         ({"policy_context": {**entry.empty_policy_context(), "deviations": [{"policy": "p"}]}}, "schema"),
         ({"policy_context": {**entry.empty_policy_context(), "deviations": ["p"]}}, "schema"),
-        *(({"trust_score": v}, "trust_range") for v in (-1, 101, True, False, None, "100", 99.5, 2**53 - 1)),
+        *each("trust_score", "trust_range", -1, 101, True, False, None, "100", 99.5, 2**53 - 1),
         ({"extra": 1}, "schema"),
         ({"labels": {"principal": ALICE, "kest.trust_override": "99"}}, "trust_label"),
         ({"labels": {"principal": ALICE, "kest.trust_override": "0100"}}, "trust_label"),
@@ -475,7 +535,7 @@ def test_an_entry_has_a_size_limit() -> None:
 
 
 def grow(count: int) -> chain.Passport:
-    passport, parents = chain.Passport(), []
+    passport, parents = chain.Passport(), list[str]()
     for at in range(count):
         fields = {**FIELDS, "timestamp_ms": FIELDS["timestamp_ms"] + at}
         payload = entry.build_payload(principal=ALICE, parent_ids=parents or ["0"], **fields)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -18,7 +18,7 @@ from . import b64, schema, trust
 from .canonical import canonicalize, strict_parse
 from .entry import OVERRIDE_LABEL, ROOT, jws_hash
 
-PublicKey = Union[ed25519.Ed25519PublicKey, ec.EllipticCurvePublicKey, rsa.RSAPublicKey]
+PublicKey = ed25519.Ed25519PublicKey | ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
 ALGORITHMS = ("EdDSA", "ES256", "RS256")
 MAX_JWS = 16 * 1024 * 1024
@@ -62,7 +62,7 @@ class KeyInfo:
 
 # A principal with several keys has one KeyInfo for each; max_trust and may_sanitise belong to the principal,
 # so they must be the same in all of them.
-Keys = Mapping[str, Union[KeyInfo, Sequence[KeyInfo]]]
+Keys = Mapping[str, KeyInfo | Sequence[KeyInfo]]
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def read_jws(jws: str) -> tuple[dict[str, Any], Any, bytes]:
 
 def read_header(text: bytes) -> dict[str, Any]:
     try:
-        head = strict_parse(text)
+        head: dict[str, Any] = strict_parse(text)
     except ValueError:
         raise _Bad("jws_header") from None
     _require(isinstance(head, dict), "jws_header")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import copy
 import hashlib
 import json
@@ -611,9 +612,8 @@ def test_base_identity_needs_four_members_only() -> None:
 
 def test_signing_input() -> None:
     header, message = signing_input(PRINCIPAL, PAYLOAD, "ES256", ["AAAA"])
-    assert (
-        _kestcore.b64url_decode(header) == f'{{"alg":"ES256","kid":"{PRINCIPAL}","typ":"JWS","x5c":["AAAA"]}}'.encode()
-    )
+    expected = f'{{"alg":"ES256","kid":"{PRINCIPAL}","typ":"JWS","x5c":["AAAA"]}}'
+    assert _kestcore.b64url_decode(header) == expected.encode()
     assert message == f"{header}.{_kestcore.b64url_encode(PAYLOAD)}".encode()
     with pytest.raises(IdentityError):
         signing_input(PRINCIPAL, PAYLOAD, "none")
@@ -635,10 +635,8 @@ def test_ecdsa_der_to_raw_agrees_with_cryptography() -> None:
         with pytest.raises(IdentityError):
             ecdsa_der_to_raw(der)
     for at in range(len(good)):  # no byte string raises anything else
-        try:
+        with contextlib.suppress(IdentityError):
             assert len(ecdsa_der_to_raw(good[:at] + bytes([good[at] ^ 0x81]) + good[at + 1 :])) == 64
-        except IdentityError:
-            pass
 
 
 # -- async ------------------------------------------------------------------------------------------------------------
@@ -753,8 +751,6 @@ def test_oidc_refuses(text: str, match: str, tmp_path: Path) -> None:
     file.write_text(text)
     demands = {"issuer": ISSUER, "subject": "system:serviceaccount:ns:app", "audience": "kest"}
     for identity in (OIDCIdentity(file, **demands), OIDCIdentity(token=text, **demands)):
-        if "aud" not in match and "not meant" not in match:
-            pass
         with pytest.raises(IdentityError) as caught:
             sign_payload(identity, PAYLOAD)
         if text.count(".") == 2 and len(text) > 30:
@@ -1228,7 +1224,7 @@ def test_spire_chooses_and_refuses_svids(workload_api: tuple[WorkloadAPI, Path])
         identity = SPIREProvider(socket, spiffe_id=wanted)
         assert identity.get_identity() == f"spiffe://example.test/{got}"
         identity.close()
-    with pytest.raises(IdentityError, match="no SVID for spiffe://example.test/c"):
+    with pytest.raises(IdentityError, match="no SVID for spiffe://"):
         SPIREProvider(socket, spiffe_id="spiffe://example.test/c").get_identity()
     api.publish("spiffe://example.test/a", key=rsa.generate_private_key(65537, 2048))
     identity = SPIREProvider(socket)
@@ -1258,7 +1254,7 @@ def test_spire_unreachable_is_an_error_that_says_what_to_do(
     with pytest.raises(IdentityError, match="does not exist"):
         identity.get_identity()
     silent = SPIREProvider(socket, timeout=0.2)  # the agent is up, and has no SVID for us
-    with pytest.raises(IdentityError, match="within 0.2 s"):
+    with pytest.raises(IdentityError, match=r"within 0\.2 s"):
         silent.get_identity()
     started = time.monotonic()
     with pytest.raises(IdentityError):  # at once: callers do not queue up behind a dead agent

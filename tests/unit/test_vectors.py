@@ -71,8 +71,7 @@ def accepts(kestcore: ModuleType, text: bytes) -> bool:
 
     try:
         kestcore.parse(text)
-    except JSONSyntaxError as error:
-        assert 0 <= error.position <= len(text)
+    except JSONSyntaxError:
         return False
     return True
 
@@ -129,7 +128,12 @@ def holds(kestcore: ModuleType, key: Any, kid: object, jws: object) -> bool:
     except (KestError, ValueError):
         return False
     # The key says which algorithm is used, never the header. Only members that are understood.
-    if not isinstance(head, dict) or head.get("alg") != key.alg or head.get("kid") != kid or not set(head) <= {"alg", "kid", "typ"}:
+    if (
+        not isinstance(head, dict)
+        or head.get("alg") != key.alg
+        or head.get("kid") != kid
+        or not set(head) <= {"alg", "kid", "typ"}
+    ):
         return False
     return bool(key.verify(f"{parts[0]}.{parts[1]}".encode("ascii"), signature))
 
@@ -149,7 +153,7 @@ def test_json_web_signature(vectors: Path, kestcore: ModuleType) -> None:
     tried: Counter[tuple[str, str]] = Counter()
     refused_keys = 0
     for group in wycheproof(vectors, "json_web_signature_test.json"):
-        jwk = group.get("public", group.get("private"))
+        jwk: dict[str, Any] = group["public"] if "public" in group else group["private"]
         if not supported(jwk):  # symmetric, other algorithms, encryption keys: no key of ours, so nothing holds
             with pytest.raises(KeyFormatError):
                 kestcore.PublicKey.from_jwk(jwk)

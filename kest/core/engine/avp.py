@@ -6,6 +6,7 @@ import importlib.util
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from kest.core.engine.base import DecidingEngine, Decision, refuse_names
@@ -107,13 +108,11 @@ class AVPPolicyEngine(DecidingEngine):
             return self._given
         with self._lock:
             if self._made is None or self._made_by != os.getpid():  # its connections must not be shared with a parent
-                import boto3
-                from botocore.config import Config
-
-                config = Config(
+                boto3: Any = import_module("boto3")  # it has no type information
+                config = import_module("botocore.config").Config(
                     connect_timeout=self._timeout, read_timeout=self._timeout, retries={"total_max_attempts": 1}
                 )
-                session = boto3.session.Session()  # the default session is not thread-safe
+                session = boto3.Session()  # the default session is not thread-safe
                 self._made = session.client("verifiedpermissions", region_name=self._region, config=config)
                 self._made_by = os.getpid()
             return self._made

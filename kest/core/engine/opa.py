@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["OPAPolicyEngine"]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*")
+_HOST = re.compile(r"[A-Za-z0-9._~-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]+")
 _MAX_ID = 256
 
 
@@ -160,7 +161,9 @@ def server_url(engine: str, url: str | None, host: str | None, port: int, uds: s
         return "http://localhost"
     if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
         raise ConfigurationError(f"{engine}: port must be between 1 and 65535")
-    return f"http://[{host}]:{port}" if ":" in host and not host.startswith("[") else f"http://{host}:{port}"
+    if not isinstance(host, str) or not _HOST.fullmatch(host):
+        raise ConfigurationError(f"{engine}: host must be a host name or an IP address, without scheme, port or path")
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def utf8(text: str) -> bytes:

@@ -12,7 +12,8 @@ What it does (measured), and what is made of it here:
   input goes in as JSON, through the C function for it, which regopy itself does not wrap.
 - Strings are compared by their escaped spelling; see :mod:`kest.core.engine.rego_source`.
 - A variable that is never bound is undefined, where OPA refuses the module: ``allow if not denyed.x`` (a misspelt name)
-  then always allows. Where lakera-regorus is installed it checks the modules first; without it there is a warning.
+  then always allows. Where lakera-regorus is installed it checks the modules first; in any case
+  :mod:`kest.core.engine.rego_check` looks for names that nothing binds. ``opa check --strict`` finds more.
 - Values of different types are incomparable (``"80" > 70`` is undefined; OPA orders types), so compare what you know
   to be numbers. ``print`` in a policy writes to stdout.
 - An interpreter takes about 0.7 MB and 2 ms to build.
@@ -24,22 +25,20 @@ from __future__ import annotations
 
 import collections
 import ctypes
-import importlib.util
 import json
-import logging
 import os
 import re
 import threading
 import time
+from importlib import import_module
 from typing import Any
 
+from kest.core.engine.rego_check import unbound_variable
 from kest.core.engine.rego_regorus import UNDEFINED, unsafe_variable
 from kest.core.engine.rego_source import entrypoint, with_plain_strings
 from kest.errors import ConfigurationError, MissingExtraError, PolicyEngineError
 
 __all__ = ["RegoCppBackend"]
-
-logger = logging.getLogger("kest.engine")
 
 _CODE_OK = 0
 
@@ -48,8 +47,7 @@ class _Library:
     """The few functions of rego-cpp's C API that a decision needs, each with the GIL held and two also without."""
 
     def __init__(self) -> None:
-        from regopy import rego_shared
-
+        rego_shared: Any = import_module("regopy.rego_shared")
         held = ctypes.PyDLL(rego_shared.rego._name)
         free = ctypes.CDLL(rego_shared.rego._name)
         pointer, text, u32 = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint32
@@ -71,36 +69,56 @@ class _Library:
 
 
 class _LockPolicy:
-    """Whether to release the GIL around a call (see the module's docstring). Races between threads only cost speed."""
+    """Whether to release the GIL around a call (see the module's docstring). Races between threads only cost speed.
+
+    Normally it is released. Once it came back late twice in a row it is held, and one call at a time probes, at growing
+    intervals, whether releasing it has become cheap again.
+    """
 
     LATE = 0.004  # seconds beyond its own CPU time after which a call must have waited for the GIL
     SLOW = 0.001  # seconds of CPU time above which a call always releases it
-
     SMALL = 4096  # bytes of input above which a call always releases it
+    PAUSES = (0.025, 0.2)  # shortest and longest time between probes, seconds
+    PROBES = 4  # probes in a row that must come back in time
 
     def __init__(self) -> None:
-        self._hold_until = 0.0
         self._late = 0
-        self._pause = 0.025
+        self._in_time = 0
+        self._holding = False
+        self._next_probe = 0.0
+        self._pause = self.PAUSES[0]
         self._slow = False
 
     def release(self, size: int) -> bool:
-        return self._slow or size > self.SMALL or time.monotonic() >= self._hold_until
+        if not self._holding or self._slow or size > self.SMALL:
+            return True
+        now = time.monotonic()
+        if now < self._next_probe:
+            return False
+        self._next_probe = now + self._pause  # this call probes; others go on holding
+        return True
 
     def record(self, size: int, released: bool, wall: float, cpu: float) -> None:
         if size <= self.SMALL:
             self._slow = cpu > self.SLOW
         if not released:
             return
-        if wall - cpu < self.LATE:
-            self._late = 0
-            self._pause = 0.025
+        if wall - cpu >= self.LATE:
+            self._late += 1
+            self._in_time = 0
+            if self._holding:
+                self._pause = min(self._pause * 2, self.PAUSES[1])
+            elif self._late >= 2:
+                self._holding = True
+                self._pause = self.PAUSES[0]
+                self._next_probe = time.monotonic() + self._pause
             return
-        self._late += 1
-        if self._late >= 2:
-            self._late = 1  # the next probe decides alone
-            self._hold_until = time.monotonic() + self._pause
-            self._pause = min(0.2, self._pause * 2)
+        self._late = 0
+        if self._holding:
+            self._in_time += 1
+            self._pause = self.PAUSES[0]
+            if self._in_time >= self.PROBES:
+                self._holding, self._in_time = False, 0
 
 
 class RegoCppBackend:
@@ -111,8 +129,7 @@ class RegoCppBackend:
 
     def __init__(self, modules: list[tuple[str, str, tuple[str, ...]]], rule: str) -> None:
         try:
-            import regopy
-
+            regopy: Any = import_module("regopy")  # it has no type information
             self._library = _Library()
         except ImportError as error:
             raise MissingExtraError(
@@ -124,11 +141,14 @@ class RegoCppBackend:
         unsafe = unsafe_variable(modules, rule)
         if unsafe is not None:
             raise unsafe
-        if importlib.util.find_spec("lakera_regorus") is None:
-            logger.warning(
-                "rego-cpp does not report variables that are never bound, and a misspelt name under 'not' then allows; "
-                'install lakera-regorus (pip install "kest[rego]") or check the modules with opa check'
-            )
+        for name, source, _ in modules:
+            unbound = unbound_variable(source)
+            if unbound is not None:
+                variable, line, column = unbound
+                raise ConfigurationError(
+                    f"Rego module {name!r} does not load: line {line}, column {column}: "
+                    f"nothing gives variable {variable!r} a value (it is unsafe)"
+                )
         self._sources = [(name, with_plain_strings(source)) for name, source, _ in modules]
         self._entrypoints = {package: entrypoint(package, rule) for _, _, package in modules}
         for package in self._entrypoints:

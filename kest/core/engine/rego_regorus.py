@@ -23,6 +23,7 @@ import itertools
 import json
 import re
 import threading
+from importlib import import_module
 from typing import Any
 
 from kest.core.engine.rego_source import for_regorus, query_path
@@ -96,12 +97,12 @@ class RegorusBackend:
 
     def __init__(self, modules: list[tuple[str, str, tuple[str, ...]]], rule: str) -> None:
         try:
-            from lakera_regorus import Engine
+            engine_type: Any = import_module("lakera_regorus").Engine  # it has no type information
         except ImportError as error:
             raise MissingExtraError(
                 'RegoLocalEngine(backend="regorus") needs lakera-regorus: pip install "kest[rego]"'
             ) from error
-        self._new_engine = Engine
+        self._new_engine = engine_type
         self._sources = [(name, for_regorus(name, source)) for name, source, _ in modules]
         self._queries = {package: query_path(package, rule) for _, _, package in modules}
         self._token = next(_tokens)
@@ -132,6 +133,8 @@ class RegorusBackend:
             if engines is not None:  # a panic may have left it in any state
                 engines.by_token.pop(self._token, None)
             raise PolicyEngineError(f"Rego evaluation of {query} panicked in Regorus") from None
+        finally:
+            engine = None  # not to be kept alive by a traceback that another thread drops
 
     def close(self) -> None:
         """Let every thread drop its engine of this backend."""
@@ -154,11 +157,12 @@ class RegorusBackend:
         return engine
 
     def _build(self) -> Any:
-        engine = self._new_engine()
+        engine: Any = self._new_engine()
         for name, source in self._sources:
             try:
                 engine.add_policy(name, source)
             except Exception as error:
+                engine = None  # as in ask()
                 raise ConfigurationError(f"Rego module {name!r} does not load: {_message(error)}") from None
         return engine
 
@@ -170,6 +174,7 @@ class RegorusBackend:
             engine.set_input_json("{}")
             engine.eval_query("true")  # makes Regorus analyse every module
         except Exception as error:
+            engine = None
             raise ConfigurationError(f"Rego {_module(error)}does not load: {_message(error)}") from None
         for query in self._queries.values():
             try:
@@ -177,6 +182,7 @@ class RegorusBackend:
             except Exception as error:
                 message = _message(error)
                 if "could not find function" in message or "recursion detected" in message:
+                    engine = None
                     raise ConfigurationError(f"Rego {_module(error)}does not load: {message}") from None
                 # Anything else is what the policy makes of an empty input, and no fault of its text.
 

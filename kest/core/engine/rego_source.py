@@ -19,7 +19,7 @@ import re
 
 from kest.errors import ConfigurationError
 
-__all__ = ["entrypoint", "for_regorus", "package_path", "query_path", "validate_rule", "with_plain_strings"]
+__all__ = ["entrypoint", "for_regorus", "masked", "package_path", "query_path", "validate_rule", "with_plain_strings"]
 
 _TOKENS = re.compile(r'(?P<comment>#[^\n]*)|(?P<raw>`[^`]*`)|(?P<string>"(?:\\.|[^"\\\n])*")')
 _PACKAGE = re.compile(
@@ -35,7 +35,7 @@ _RULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _encode_plain = json.JSONEncoder(ensure_ascii=False).encode
 
 
-def _masked(source: str, *, strings: bool) -> str:
+def masked(source: str, *, strings: bool) -> str:
     """``source`` with comments (and strings) blanked, so that what remains can be searched; same length, same lines."""
 
     def blank(match: re.Match[str]) -> str:
@@ -56,7 +56,7 @@ def package_path(name: str, source: str) -> tuple[str, ...]:
 
 
 def _package(name: str, source: str) -> re.Match[str]:
-    match = _PACKAGE.match(_masked(source, strings=False))
+    match = _PACKAGE.match(masked(source, strings=False))
     if match is None:
         raise ConfigurationError(f"Rego module {name!r} does not begin with a package declaration (package a.b)")
     return match
@@ -85,10 +85,10 @@ def entrypoint(package: tuple[str, ...], rule: str) -> str:
 
 def for_regorus(name: str, source: str) -> str:
     """``source`` as Regorus must see it: keywords are keywords, and import aliases are written out."""
-    code = _masked(source, strings=True)
+    code = masked(source, strings=True)
     aliases: dict[str, str] = {}
     spans: list[tuple[int, int]] = []
-    for found in _IMPORT.finditer(_masked(source, strings=False)):
+    for found in _IMPORT.finditer(masked(source, strings=False)):
         path = found.group("path")
         alias = found.group("alias") or _SEGMENT.findall(path)[-1].strip('"')
         if alias not in ("data", "input") and alias.isidentifier():

@@ -50,8 +50,6 @@ class AWSWorkloadIdentity(BaseIdentity):
 
     __slots__ = ("_arn", "_clients", "_key", "_kms_key_id", "_lock", "_pid", "_region", "_session", "_timeout")
 
-    blocking = True
-
     def __init__(
         self,
         kms_key_id: str | None = None,
@@ -69,6 +67,11 @@ class AWSWorkloadIdentity(BaseIdentity):
         self._clients: dict[str, Any] = {}
         self._arn: str | None = None
         self._key: tuple[str, str, dict[str, Any]] | None = None  # key ARN, algorithm, public JWK
+
+    @property
+    def blocking(self) -> bool:
+        """Always: each signature is a request."""
+        return True
 
     @property
     def algorithm(self) -> str:
@@ -175,7 +178,8 @@ class AWSWorkloadIdentity(BaseIdentity):
         try:
             if self._session is None:
                 self._session = boto3.Session(region_name=self._region)
-            return self._session.client(service, region_name=self._region, config=config)
+            session: Any = self._session
+            return session.client(service, region_name=self._region, config=config)
         except Exception as error:
             raise ConfigurationError(
                 f"no AWS client for {service} ({type(error).__name__}): set the region (region=… or AWS_REGION) and "

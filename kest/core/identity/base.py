@@ -322,8 +322,9 @@ def _own_keys(provider: object, who: str) -> Sequence[Mapping[str, Any]]:
         raise
     except Exception as error:
         raise _failed(provider, f"{name}()", error) from error
-    keys = found if isinstance(found, (list, tuple)) else [found]
-    if not keys or not all(isinstance(key, Mapping) for key in keys):
+    listed: Sequence[Any] = found if isinstance(found, (list, tuple)) else [found]
+    keys: list[Mapping[str, Any]] = [key for key in listed if isinstance(key, Mapping)]
+    if not keys or len(keys) != len(listed):
         _discard(found)
         raise IdentityError(f"{who}.{name}() must return a JWK as a dict, not {_kind(found)}")
     return keys

@@ -1,0 +1,57 @@
+# Kest. `make demo` runs the main job, `make test` the tests; both set up everything they need in .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+SOURCES = $(wildcard csrc/core/*.[ch] csrc/python/*.[ch])
+KEST_VECTORS ?= $(wildcard ../shared/vectors)
+export KEST_VECTORS
+
+.PHONY: help setup demo test check bench test-c test-sanitized test-pythons clean
+
+help:
+	@echo "make demo            a governed, signed and verified pipeline over real data (a minute at first)"
+	@echo "make test            C and Python tests (two to four minutes)"
+	@echo "make check           lint, types, C warnings, duplicates (a minute)"
+	@echo "make bench           speed and memory against the reference stack (four minutes)"
+	@echo "make test-sanitized  the tests over an ASan and UBSan build (ten minutes)"
+	@echo "make test-pythons    pip install . and the unit tests on each installed Python 3.10 to 3.13"
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml setup.py examples/requirements.txt $(SOURCES)
+	@tools/system-packages
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "preparing $(VENV)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade pip
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev]" -r examples/requirements.txt
+	@touch $@
+
+demo: setup
+	@$(BIN)/python examples/demo.py
+
+test: setup test-c
+	$(BIN)/python -m pytest -q
+
+test-c: setup
+	@tools/c-tests
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	PYTHON=$(BIN)/python tools/c-warnings
+	PYTHON=$(BIN)/python tools/duplicates
+
+bench: setup
+	$(BIN)/python -m benchmarks.run --write
+
+test-sanitized: setup
+	VENV=$(VENV) tools/test-sanitized tests
+
+test-pythons:
+	@tools/system-packages
+	tools/test-pythons
+
+clean:
+	rm -rf build dist out $(VENV) *.egg-info kest/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

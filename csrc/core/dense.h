@@ -1,0 +1,41 @@
+/* dense.h: what the writer and the reader of the dense form share. The format is described in docs/formats.md. */
+#ifndef KEST_DENSE_H
+#define KEST_DENSE_H
+
+#include "buf.h"
+
+#include <zlib.h>
+
+enum {
+    KEST_DENSE_VERSION = 1,
+    KEST_DENSE_MAX_ENTRIES = 4096,
+    KEST_DENSE_NODE_BYTES = 7, /* the 52 random bits of a UUIDv7 */
+    /* flags of one entry */
+    KEST_DENSE_OWN_TIME = 1,  /* timestamp_ms is not that of the entry id */
+    KEST_DENSE_INPUT = 2,     /* an input hash stands in the tail */
+    KEST_DENSE_PARENTS = 4,   /* parents are listed; otherwise the entry before, or a root */
+    KEST_DENSE_ROOT = 8
+};
+
+/* Preset dictionary of the deflate stream: part of the format, never changed within a version. */
+extern const uint8_t kest_dense_dictionary[];
+extern const size_t kest_dense_dictionary_len;
+
+/* Texts that entries of one chain mostly repeat: a table each, and an index per entry. The template is the payload
+ * with everything below cut out, behind the header's length and text. */
+enum { KEST_TEXT_TEMPLATE, KEST_TEXT_PRINCIPAL, KEST_TEXT_OPERATION, KEST_TEXT_POLICIES, KEST_TEXT_TAINTS, KEST_TEXTS };
+
+/* What is cut out of a payload, in the order in which it stands there; each marker is what is left behind. */
+enum {
+    KEST_CUT_ID, KEST_CUT_INPUT, KEST_CUT_PRINCIPAL, KEST_CUT_OPERATION, KEST_CUT_PARENTS, KEST_CUT_POLICIES,
+    KEST_CUT_TAINTS, KEST_CUT_TIME, KEST_CUT_TRUST, KEST_CUTS
+};
+extern const char *const kest_dense_markers[KEST_CUTS];
+
+static inline uint64_t kest_zigzag(int64_t v) { return ((uint64_t)v << 1) ^ (uint64_t)(v >> 63); }
+static inline int64_t kest_unzigzag(uint64_t v) { return (int64_t)(v >> 1) ^ -(int64_t)(v & 1); }
+
+/* pack.c: inflates all of src with a prepared stream; KEST_E_LIMIT beyond max_bytes. */
+kest_status kest_inflate(z_stream *stream, const uint8_t *src, size_t len, size_t max_bytes, kest_buf *out);
+
+#endif

@@ -1,0 +1,144 @@
+"""Reading what a command is given: passports, and keys to verify them with."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from kest.cli.terminal import clean
+from kest.core.truststore import TrustStore
+from kest.errors import ConfigurationError, KestError
+
+__all__ = ["PARENT_MISSING", "UsageError", "payload_of", "read_entries", "read_trust"]
+
+PARENT_MISSING = "a parent entry is missing or comes later in the passport"  # KEST_E_PARENT_MISSING in the core
+
+MAX_PASSPORT_BYTES = 1 << 30
+MAX_KEY_BYTES = 4 << 20
+
+
+class UsageError(KestError):
+    """The command was called with something that it cannot work with: exit status 2."""
+
+
+def _read(name: str, limit: int) -> bytes:
+    shown = "standard input" if name == "-" else clean(name, 200)
+    try:
+        if name == "-":
+            if sys.stdin is None:
+                raise UsageError("there is no standard input to read")
+            data = sys.stdin.buffer.read(limit + 1)
+        else:
+            with open(name, "rb") as file:
+                if stat.S_ISDIR(os.fstat(file.fileno()).st_mode):
+                    raise IsADirectoryError
+                data = file.read(limit + 1)
+    except IsADirectoryError:
+        raise UsageError(f"{shown} is a folder, not a file") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"cannot read {shown}: {reason}") from None
+    if len(data) > limit:
+        raise UsageError(f"{shown} is larger than {limit >> 20} MiB, more than this command reads")
+    return data
+
+
+def read_entries(name: str) -> list[Any]:
+    """The members of the JSON array in file ``name`` (``-``: standard input); strings, if it is a passport.
+
+    Raises:
+        UsageError: it cannot be read, or is not a JSON array.
+    """
+    from kest._kestcore import parse
+
+    shown = "standard input" if name == "-" else clean(name, 200)
+    data = _read(name, MAX_PASSPORT_BYTES)
+    try:
+        entries = parse(data)
+    except KestError as error:
+        raise UsageError(f"{shown} is not a passport (a JSON array of strings): {clean(error, 300)}") from None
+    if not isinstance(entries, list):
+        raise UsageError(f"{shown} is not a passport: it holds JSON, but not an array of strings")
+    return entries
+
+
+def payload_of(entry: Any) -> tuple[dict[str, Any] | None, str]:
+    """What one entry says, whatever became of its parents; or None and the reason why that cannot be read."""
+    from kest._kestcore import Passport, b64url_decode, parse
+    from kest.errors import VerificationError
+
+    if not isinstance(entry, str):
+        return None, "a string is expected here"
+    try:
+        return Passport([entry]).decode()[0], ""
+    except VerificationError as error:
+        if error.reason != PARENT_MISSING:
+            return None, error.reason
+        # Alone it has no parents; its form was checked before they were looked for.
+        payload: dict[str, Any] = parse(b64url_decode(entry.split(".")[1]))
+        return payload, ""
+    except KestError as error:
+        return None, str(error)
+
+
+def read_trust(files: Sequence[str], principals: Sequence[str]) -> TrustStore:
+    """One trust store of all ``files``: JWK sets, JWKs, or PEM public keys, whose ``principals`` are given in order.
+
+    Raises:
+        UsageError: a file cannot be read or holds no usable public key, or the names do not match the files.
+    """
+    names = list(principals)
+    jwks: list[Any] = []
+    pems: list[tuple[str, str]] = []
+    for file in files:
+        text = _read(file, MAX_KEY_BYTES)
+        try:
+            if text.lstrip().startswith(b"-----BEGIN"):
+                pems.append((_next(names, file), _pem(text)))
+                TrustStore({pems[-1][0]: pems[-1][1]})  # for an error that names the file
+            else:
+                found = _jwks(text, file, names)
+                TrustStore.from_jwks({"keys": found})
+                jwks += found
+        except UsageError:
+            raise
+        except KestError as error:
+            raise UsageError(f"key file {clean(file, 200)}: {clean(error, 300)}") from None
+    if names:
+        raise UsageError(f"--principal {clean(names[0], 200)}: there is no PEM file (or JWK without kid) left for it")
+    store = TrustStore.from_jwks({"keys": jwks})
+    for principal, pem in pems:
+        store.add(principal, pem)
+    return store
+
+
+def _next(names: list[str], file: str) -> str:
+    if not names:
+        raise UsageError(f"key file {clean(file, 200)} does not say whose key it is: add --principal NAME")
+    return names.pop(0)
+
+
+def _pem(text: bytes) -> str:
+    if b"PRIVATE KEY-----" in text:
+        raise ConfigurationError(
+            "this is a private key; verifying takes the public one, and this file is its owner's alone"
+        )
+    return text.decode("ascii", "replace").strip()
+
+
+def _jwks(text: bytes, file: str, names: list[str]) -> list[Any]:
+    from kest._kestcore import parse
+
+    document = parse(text)
+    if isinstance(document, dict) and "kty" in document:
+        if "kid" not in document:
+            document["kid"] = _next(names, file)
+        return [document]
+    if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
+        raise ConfigurationError('a key file holds a JWK set ({"keys": [...]}), a JWK, or a PEM public key')
+    if not document["keys"]:
+        raise ConfigurationError("the JWK set is empty")
+    return list(document["keys"])

@@ -1,0 +1,159 @@
+"""``kest verify``: is a passport what it says, by keys that the reader trusts?"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from typing import TYPE_CHECKING, Any
+
+from kest.cli.source import UsageError, payload_of, read_entries, read_trust
+from kest.cli.terminal import Paint, clean, json_text, pad
+from kest.errors import PassportError, VerificationError
+
+if TYPE_CHECKING:
+    from kest.core.passport import VerifiedPassport
+    from kest.core.truststore import TrustStore
+
+__all__ = ["register"]
+
+UNKNOWN_PRINCIPAL = "no key is known for the principal"  # KEST_E_PRINCIPAL in the core
+_TIP = re.compile(r"[0-9a-f]{64}(,[0-9a-f]{64})*")
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the parser."""
+    parser = commands.add_parser(
+        "verify",
+        help="check every signature, link, trust score and taint of a passport",
+        description="Check every signature, link, trust score and taint of a passport, offline.",
+        epilog="Exit status: 0 verified, 1 not verified (with the index and reason of the first bad entry), "
+        "2 wrong usage. Without --trust, the trust_store of the file that KEST_CONFIG names is used.",
+    )
+    parser.add_argument("file", metavar="FILE", help="a passport, a JSON array of signed entries; - is standard input")
+    parser.add_argument(
+        "--trust",
+        metavar="KEYS",
+        action="append",
+        default=[],
+        help="public keys to believe: a JWK set whose kids are principals, or PEM with --principal; may be repeated",
+    )
+    parser.add_argument(
+        "--principal",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="whose key a PEM file holds; with several PEM files, one for each, in order",
+    )
+    parser.add_argument(
+        "--chain-tip",
+        metavar="TIP",
+        help="hash of the last entry, as kest.chain_tip carries it; without it, cut-off last entries go unnoticed",
+    )
+    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    tip = _tip(arguments.chain_tip)
+    store = _store(arguments)
+    entries = read_entries(arguments.file)
+    try:
+        verified = _verified(entries, store, tip)
+    except PassportError as error:
+        return _refused(error, entries, arguments.json)
+    if arguments.json:
+        print(json_text(_facts(verified, tip)))
+    else:
+        _show(verified, tip)
+    return 0
+
+
+def _tip(given: str | None) -> str | None:
+    if given is None:
+        return None
+    if not _TIP.fullmatch(given):
+        raise UsageError("--chain-tip is 64 lower-case hexadecimal digits, several comma-joined")
+    return ",".join(sorted(given.split(",")))
+
+
+def _store(arguments: argparse.Namespace) -> TrustStore:
+    from kest.core.truststore import TrustStore
+
+    if arguments.trust or arguments.principal:
+        return read_trust(arguments.trust, arguments.principal)
+    from kest.core.config import settings
+    from kest.errors import ConfigurationError
+
+    try:
+        return settings().trust_store or TrustStore()
+    except ConfigurationError as error:
+        raise UsageError(str(error)) from None
+
+
+def _verified(entries: list[Any], store: TrustStore, tip: str | None) -> VerifiedPassport:
+    from kest.core.passport import PassportVerifier
+
+    for index, entry in enumerate(entries):
+        if not isinstance(entry, str):
+            raise VerificationError("not a passport", index=index, reason=f"a string is expected, not {_kind(entry)}")
+    if not entries:
+        # True of every entry it has; but whoever asks wants to know whether something happened.
+        raise VerificationError("the passport is empty", reason="the passport is empty: it proves nothing")
+    return PassportVerifier.verify(entries, store, chain_tip=tip)
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "null"
+    return {dict: "an object", list: "an array", bool: "a boolean"}.get(type(value), "a number")
+
+
+def _refused(error: PassportError, entries: list[Any], as_json: bool) -> int:
+    index = getattr(error, "index", None)
+    reason = str(getattr(error, "reason", "") or error)
+    principal = _principal(entries, index)
+    if reason == UNKNOWN_PRINCIPAL:
+        reason = f"no key for principal {clean(principal or '?', 300)}; pass --trust KEYS"
+    if as_json:
+        print(json_text({"verified": False, "index": index, "principal": principal, "reason": reason}))
+    else:
+        where = "passport" if index is None else f"entry {index}"
+        print(f"{Paint(sys.stderr).bad('not verified')}: {where}: {clean(reason, 600)}", file=sys.stderr)
+    return 1
+
+
+def _principal(entries: list[Any], index: int | None) -> str | None:
+    """Who the entry says has signed it."""
+    payload = None if index is None else payload_of(entries[index])[0]
+    return None if payload is None else str(payload["labels"]["principal"])
+
+
+def _facts(verified: VerifiedPassport, tip: str | None) -> dict[str, Any]:
+    return {
+        "verified": True,
+        "entries": len(verified),
+        "principals": sorted(verified.principals),
+        "trust_score": verified.trust_score,
+        "taints": list(verified.taints),
+        "tips": list(verified.tips),
+        "chain_tip_checked": tip is not None,
+    }
+
+
+def _show(verified: VerifiedPassport, tip: str | None) -> None:
+    paint = Paint()
+    count = len(verified)
+    what = "entry" if count == 1 else "entries"
+    print(f"{paint.good('verified')}: {count} {what}, every signature, link, trust score and taint")
+    lines = [("principals", clean(principal, 500)) for principal in sorted(verified.principals)]
+    lines.append(("trust", paint.trust(verified.trust_score, str(verified.trust_score))))
+    lines.append(("taints", paint.warn(", ".join(clean(t, 300) for t in verified.taints)) or "none"))
+    lines += [("tips" if len(verified.tips) > 1 else "tip", hash_) for hash_ in verified.tips]
+    before = ""
+    for name, value in lines:
+        title = pad("" if name == before else name, 10)
+        print(f"  {paint.dim(title)}  {value}")
+        before = name
+    if tip is None:
+        print(paint.dim("  The tip is what the file says; to notice entries cut off its end, pass --chain-tip."))

@@ -1,0 +1,268 @@
+"""The four kinds of function that `kest_verified` wraps, around one lifecycle.
+
+Each authorises the call, then runs the function's own code inside a `_Scope`; generators run each step inside one, because
+their steps can happen in different contexts.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Any
+
+from kest.core import context
+from kest.core.lifecycle import Call, answer, answer_async
+from kest.core.outcome import Outcome
+from kest.core.plan import CallPlan
+
+__all__ = ["around_async_generator", "around_coroutine", "around_function", "around_generator"]
+
+
+class _Scope:
+    """The caller's identity, the span and the outcome around the function's own code."""
+
+    __slots__ = ("_caller", "call", "outcome")
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.outcome = Outcome(call) if call.settings.audit is not None else None
+
+    def enter(self) -> None:
+        call = self.call
+        self._caller = context.caller_var.get()
+        if call.caller is not self._caller:
+            context.caller_var.set(call.caller)
+        if call.span is not None:
+            call.span.enter()
+
+    def leave(self) -> None:
+        call = self.call
+        if call.span is not None:
+            call.span.leave()
+        if call.caller is not self._caller:
+            context.caller_var.set(self._caller)
+
+    def bare(self) -> bool:
+        """True when there is nothing to set up or record: the usual case without telemetry and audit."""
+        call = self.call
+        return call.span is None and self.outcome is None and call.caller is context.caller_var.get()
+
+    def finish(self, error: BaseException | None) -> None:
+        if self.call.span is not None:
+            self.call.span.finish(error)
+
+
+def _abandon(call: Call, error: BaseException) -> None:
+    if call.span is not None:
+        call.span.finish(error)
+
+
+def around_function(fn: Any, plan: CallPlan) -> Any:
+    """A plain function, or one that returns an awaitable."""
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        call = Call(plan, args, kwargs)
+        try:
+            answer(call.authorise())
+        except BaseException as refused:
+            _abandon(call, refused)
+            raise
+        scope = _Scope(call)
+        if scope.bare():
+            return fn(*args, **kwargs)
+        error: BaseException | None = None
+        scope.enter()
+        try:
+            result = fn(*args, **kwargs)
+            if scope.outcome is not None:
+                answer(scope.outcome.returned(result))
+            return result
+        except BaseException as caught:
+            error = caught
+            if scope.outcome is not None:
+                answer(scope.outcome.raised(caught))
+            raise
+        finally:
+            scope.leave()
+            scope.finish(error)
+
+    return wrapper
+
+
+def around_coroutine(fn: Any, plan: CallPlan) -> Any:
+    """A coroutine function."""
+
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        call = Call(plan, args, kwargs)
+        try:
+            await answer_async(call.authorise())
+        except BaseException as refused:
+            _abandon(call, refused)
+            raise
+        scope = _Scope(call)
+        if scope.bare():
+            return await fn(*args, **kwargs)
+        error: BaseException | None = None
+        scope.enter()
+        try:
+            result = await fn(*args, **kwargs)
+            if scope.outcome is not None:
+                await answer_async(scope.outcome.returned(result))
+            return result
+        except BaseException as caught:
+            error = caught
+            if scope.outcome is not None:
+                await answer_async(scope.outcome.raised(caught))
+            raise
+        finally:
+            scope.leave()
+            scope.finish(error)
+
+    return wrapper
+
+
+class _Stream:
+    """The flow of a generator between its steps.
+
+    A step continues from the generator's last entry and from what its consumer did since; what it adds, the consumer
+    continues from. Closing runs in whatever context happens to close it, so it continues from the generator's own last entry
+    unless that context has seen it, and leaves other flows alone.
+    """
+
+    __slots__ = ("_before", "flow", "scope")
+
+    def __init__(self, scope: _Scope) -> None:
+        self.scope = scope
+        self.flow = context.get_current_passport()
+        self._before: Any = None
+
+    def enter(self) -> None:
+        current = context.passport_var.get()
+        if current is not self.flow:
+            context.passport_var.set(context.continue_from(self.flow, current))
+        self.scope.enter()
+
+    def leave(self) -> None:
+        self.scope.leave()
+        self.flow = context.get_current_passport()
+
+    def enter_closing(self) -> None:
+        self._before = context.passport_var.get()
+        if self._before is not None and context.has_seen(self._before, self.flow):
+            self.flow = self._before
+            self._before = None
+        else:
+            self._before = (self._before,)
+            context.passport_var.set(self.flow)
+        self.scope.enter()
+
+    def leave_closing(self) -> None:
+        self.scope.leave()
+        if self._before is not None:
+            context.passport_var.set(self._before[0])
+
+
+def around_generator(fn: Any, plan: CallPlan) -> Any:
+    """A generator function: decided and signed at its first step."""
+
+    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        call = Call(plan, args, kwargs)
+        try:
+            answer(call.authorise())
+        except BaseException as refused:
+            _abandon(call, refused)
+            raise
+        return (yield from _steps(_Scope(call), fn(*args, **kwargs)))
+
+    return wrapper
+
+
+def _steps(scope: _Scope, inner: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    stream, outcome = _Stream(scope), scope.outcome
+    error: BaseException | None = None
+    resume: Callable[[], Any] = functools.partial(next, inner)
+    try:
+        while True:
+            stream.enter()
+            try:
+                item = resume()
+                if outcome is not None:
+                    outcome.item(item)
+            except StopIteration as stop:
+                if outcome is not None:
+                    answer(outcome.returned(stop.value))
+                return stop.value
+            finally:
+                stream.leave()
+            try:
+                sent = yield item
+            except GeneratorExit:
+                stream.enter_closing()
+                try:
+                    inner.close()
+                finally:
+                    stream.leave_closing()
+                raise
+            except BaseException as thrown:
+                resume = functools.partial(inner.throw, thrown)
+            else:
+                resume = functools.partial(inner.send, sent)
+    except BaseException as caught:
+        error = caught
+        if outcome is not None:
+            answer(outcome.raised(caught))
+        raise
+    finally:
+        scope.finish(error)
+
+
+def around_async_generator(fn: Any, plan: CallPlan) -> Any:
+    """An async generator function: decided and signed at its first step."""
+
+    async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
+        call = Call(plan, args, kwargs)
+        try:
+            await answer_async(call.authorise())
+        except BaseException as refused:
+            _abandon(call, refused)
+            raise
+        scope = _Scope(call)
+        stream, outcome = _Stream(scope), scope.outcome
+        inner: AsyncGenerator[Any, Any] = fn(*args, **kwargs)
+        error: BaseException | None = None
+        resume: Callable[[], Any] = inner.__anext__
+        try:
+            while True:
+                stream.enter()
+                try:
+                    item = await resume()
+                    if outcome is not None:
+                        outcome.item(item)
+                except StopAsyncIteration:
+                    if outcome is not None:
+                        await answer_async(outcome.returned(None))
+                    return
+                finally:
+                    stream.leave()
+                try:
+                    sent = yield item
+                except GeneratorExit:
+                    stream.enter_closing()
+                    try:
+                        await inner.aclose()
+                    finally:
+                        stream.leave_closing()
+                    raise
+                except BaseException as thrown:
+                    resume = functools.partial(inner.athrow, thrown)
+                else:
+                    resume = functools.partial(inner.asend, sent)
+        except BaseException as caught:
+            error = caught
+            if outcome is not None:
+                await answer_async(outcome.raised(caught))
+            raise
+        finally:
+            scope.finish(error)
+
+    return wrapper

@@ -1,0 +1,150 @@
+"""The ``baggage`` header (W3C Baggage, sections 3.2 and 3.3) as far as Kest has to understand it.
+
+Kest reads and writes its own members, those whose key begins with ``kest.``. Everybody else's are kept as the bytes they
+came in: not decoded, not re-encoded, with their properties, in their order.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from urllib.parse import quote, unquote_to_bytes
+
+from kest.errors import BaggageError, PassportTooLargeError
+
+__all__ = [
+    "HEADER",
+    "MAX_HEADER",
+    "MAX_MEMBER",
+    "MAX_MEMBERS",
+    "PREFIX",
+    "Baggage",
+    "foreign_members",
+    "format_member",
+    "join_header",
+    "read_baggage",
+    "room_for",
+]
+
+HEADER = "baggage"
+PREFIX = b"kest."
+
+MAX_HEADER = 8192
+"""Bytes of all members of one request together (section 3.3.2 asks for at least this; more may be cut off on the way)."""
+MAX_MEMBERS = 180
+MAX_MEMBER = 4096
+MAX_INCOMING = 64 * 1024
+"""Bytes of baggage beyond which a request's Kest members are refused unread."""
+
+_OWS = b" \t"
+_KEY = re.compile(rb"kest\.[!#$&'*+\-.^_`|~0-9A-Za-z]+")
+# baggage-octet of section 3.3.1: visible ASCII without the double quote, comma, semicolon and backslash.
+_VALUE = re.compile(rb"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
+_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
+
+@dataclass(frozen=True, slots=True)
+class Baggage:
+    """Incoming baggage: Kest's members decoded, everybody else's as they came."""
+
+    kest: Mapping[str, str]
+    foreign: tuple[bytes, ...] = ()
+
+
+EMPTY = Baggage({})
+
+
+def read_baggage(lines: Iterable[bytes]) -> Baggage:
+    """Split header lines into Kest's members and the others.
+
+    Args:
+        lines: the value of each ``baggage`` header line, raw. Several lines are one list (RFC 9110, section 5.3).
+
+    Raises:
+        BaggageError: a Kest member is malformed, or two of one key contradict each other. Whatever is wrong with other
+            members is not Kest's business.
+    """
+    given = tuple(lines)
+    if not given:
+        return EMPTY
+    kest: dict[str, str] = {}
+    foreign: list[bytes] = []
+    oversized = sum(map(len, given)) > MAX_INCOMING
+    for line in given:
+        for item in line.split(b","):
+            member = item.strip(_OWS)
+            if not member:
+                continue
+            if not _is_kest(member):
+                foreign.append(member)
+            elif oversized:
+                raise BaggageError(f"baggage of more than {MAX_INCOMING} bytes")
+            else:
+                _take(member, kest)
+    return Baggage(kest, tuple(foreign))
+
+
+def foreign_members(lines: Iterable[bytes]) -> list[bytes]:
+    """The members that are not Kest's, byte for byte."""
+    return [m for line in lines for item in line.split(b",") if (m := item.strip(_OWS)) and not _is_kest(m)]
+
+
+def member_key(member: bytes) -> bytes:
+    """The key of a list-member."""
+    return member.partition(b";")[0].partition(b"=")[0].strip(_OWS)
+
+
+def _is_kest(member: bytes) -> bool:
+    if member.startswith(PREFIX):
+        return True
+    key = member_key(member)
+    # A key is a token and never percent-encoded, but some readers decode it: then this would become one of ours.
+    return b"%" in key and unquote_to_bytes(key).strip().startswith(PREFIX)
+
+
+def _take(member: bytes, into: dict[str, str]) -> None:
+    pair = member.partition(b";")[0]
+    key, equals, value = pair.partition(b"=")
+    key, value = key.strip(_OWS), value.strip(_OWS)
+    if not equals or not _KEY.fullmatch(key):
+        raise BaggageError("a kest member of the baggage header is not key=value")
+    name = key.decode("ascii")
+    if not _VALUE.fullmatch(value) or _BAD_ESCAPE.search(value):
+        raise BaggageError(f"{name}: the value is not percent-encoded as W3C Baggage asks (section 3.3.1)")
+    # A literal plus is always sent as %2B, by Kest and by OpenTelemetry; a bare one is OpenTelemetry's space.
+    try:
+        text = unquote_to_bytes(value.replace(b"+", b" ")).decode("utf-8")
+    except UnicodeDecodeError:
+        raise BaggageError(f"{name}: the value is not UTF-8") from None
+    if into.setdefault(name, text) != text:
+        raise BaggageError(f"{name} came twice with different values: baggage of two generations")
+
+
+def format_member(key: str, value: str) -> bytes:
+    """``key=value`` with everything percent-encoded that is not unreserved (RFC 3986, section 2.3)."""
+    return f"{key}={quote(value, safe='')}".encode("ascii")
+
+
+def room_for(members: Iterable[bytes], more: int) -> int:
+    """Bytes left beside these members for ``more`` others (with their commas); 0 when that would be too many."""
+    present = list(members)
+    if len(present) + more > MAX_MEMBERS:
+        return 0
+    return max(0, MAX_HEADER - sum(len(m) + 1 for m in present) - more + 1)
+
+
+def join_header(foreign: Iterable[bytes], own: Iterable[bytes]) -> bytes:
+    """One header value. Kest's members come first: whoever cuts a header cuts its end.
+
+    Raises:
+        PassportTooLargeError: the whole exceeds `MAX_HEADER` bytes or `MAX_MEMBERS` members.
+    """
+    ours, theirs = list(own), list(foreign)
+    value = b",".join((*ours, *theirs))
+    if ours and (len(value) > MAX_HEADER or len(ours) + len(theirs) > MAX_MEMBERS):
+        raise PassportTooLargeError(
+            f"the baggage header would exceed {MAX_HEADER} bytes or {MAX_MEMBERS} members; configure a cache for claim "
+            "checks, or attach less baggage of other kinds"
+        )
+    return value

@@ -1,0 +1,229 @@
+"""The edge: the one place where incoming lineage becomes a passport that anything else may look at.
+
+Nothing of it is believed before it is verified. What cannot be read or does not verify is an error, never an empty
+passport; what nobody can verify, for want of a trust store, is handled as ``on_unverified`` says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kest import _kestcore
+from kest._kestcore import Passport
+from kest.core import config
+from kest.core.baggage import CLAIM_CHECK, KEYS, BaggageManager
+from kest.core.cache import SimpleCache
+from kest.core.context import NOBODY, Caller
+from kest.core.trust import ORIGIN_TRUST_MAP
+from kest.core.truststore import TrustStore
+from kest.errors import BaggageError, ClaimCheckError, ConfigurationError, KestError
+from kest.http.baggage_header import Baggage, read_baggage
+from kest.http.egress import warn_once
+from kest.http.outgoing import AGENT, TASK, USER
+from kest.http.problem import RejectedLineageError
+from kest.http.verified import VerifiedPassports
+
+__all__ = ["UNVERIFIED_TAINT", "UNVERIFIED_TRUST", "Arrival", "Edge"]
+
+log = logging.getLogger("kest.http")
+
+UNVERIFIED_TAINT = "kest.unverified"
+UNVERIFIED_TRUST = 10
+"""What unverified lineage counts for: the trust of the internet."""
+
+VERIFY_INLINE = 32
+"""Entries up to which an event loop verifies in place: beyond it, a thread takes less of its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """What a request brought.
+
+    Attributes:
+        passport: where its lineage continues; empty for a request without any.
+        caller: user, agent and task, where a verified entry says the same as the header.
+        foreign: other vendors' baggage members, as they came.
+        verified: whether the passport was verified with a trust store.
+    """
+
+    passport: Passport
+    caller: Caller = NOBODY
+    foreign: tuple[bytes, ...] = ()
+    verified: bool = False
+
+
+class Edge:
+    """Reads, verifies and judges incoming lineage. Thread-safe; holds no state of any request.
+
+    Args:
+        trust_store: whose keys are believed; None: the configured store.
+        on_unverified: ``degrade``, ``reject`` or ``accept`` without a trust store; None: as configured.
+        cache: for claim checks; None: the configured one.
+        require_passport: refuse requests that bring no lineage.
+        origin: what a request without lineage counts as (a name of `ORIGIN_TRUST_MAP`): a ceiling for the trust of its root.
+            None: the source_type of the function that is called decides alone.
+    """
+
+    def __init__(
+        self,
+        trust_store: TrustStore | Mapping[str, Any] | None = None,
+        on_unverified: str | None = None,
+        cache: Any = None,
+        *,
+        require_passport: bool = False,
+        origin: str | None = None,
+    ) -> None:
+        if trust_store is not None and not isinstance(trust_store, TrustStore):
+            trust_store = TrustStore(trust_store)
+        if on_unverified not in (None, *config.ON_UNVERIFIED):
+            raise ConfigurationError(f"on_unverified is one of {', '.join(config.ON_UNVERIFIED)}, not {on_unverified!r}")
+        if on_unverified == "accept" and os.environ.get("KEST_INSECURE_NO_VERIFY", "").lower() != "true":
+            raise ConfigurationError(
+                "on_unverified='accept' believes forged lineage; for development only, set KEST_INSECURE_NO_VERIFY=true"
+            )
+        if origin is not None and origin not in ORIGIN_TRUST_MAP:
+            raise ConfigurationError(f"origin {origin!r} is unknown; known are {', '.join(ORIGIN_TRUST_MAP)}")
+        self._store, self._on_unverified, self._cache = trust_store, on_unverified, cache
+        self._require = require_passport
+        self._origin = origin
+        self._seen = VerifiedPassports()
+
+    # --- the two ways in ---
+
+    def read(self, lines: Iterable[bytes]) -> Arrival:
+        """What these header lines bring; blocks for a claim check.
+
+        Raises:
+            BaggageError: unreadable, oversized, contradictory (400).
+            ClaimCheckError: the claim check cannot be redeemed (424).
+            VerificationError: it does not verify, or may not come unverified (403).
+        """
+        baggage = read_baggage(lines)
+        if not self._carries(baggage):
+            return self._without(baggage)
+        return self._judged(baggage, self._unpacked(baggage.kest, self.cache))
+
+    async def read_async(self, lines: Iterable[bytes]) -> Arrival:
+        """`read` without holding up the event loop."""
+        baggage = read_baggage(lines)
+        if not self._carries(baggage):
+            return self._without(baggage)
+        cache = self.cache
+        if CLAIM_CHECK in baggage.kest and cache is not None:
+            cache = await _fetched(cache, baggage.kest[CLAIM_CHECK])
+        passport = self._unpacked(baggage.kest, cache)
+        if len(passport) <= VERIFY_INLINE:
+            return self._judged(baggage, passport)
+        return await asyncio.to_thread(self._judged, baggage, passport)
+
+    @property
+    def cache(self) -> Any:
+        """Where claim checks are redeemed, or None."""
+        return self._cache if self._cache is not None else config.settings().cache
+
+    # --- steps ---
+
+    def _carries(self, baggage: Baggage) -> bool:
+        return any(key in baggage.kest for key in KEYS)
+
+    def _without(self, baggage: Baggage) -> Arrival:
+        if self._require:
+            raise RejectedLineageError(
+                "this service takes no request without lineage: call it through a client that Kest is attached to",
+                reason="no lineage",
+            )
+        passport = Passport()
+        if self._origin is not None:
+            passport = passport.restrict(ORIGIN_TRUST_MAP[self._origin], [])
+        return Arrival(passport, NOBODY, baggage.foreign)
+
+    def _unpacked(self, values: Mapping[str, str], cache: Any) -> Passport:
+        try:
+            passport = self._seen.unpack(values, cache)
+        except (BaggageError, MemoryError):
+            raise
+        except KestError as error:
+            raise BaggageError(f"the passport cannot be read: {error}") from error
+        if not passport:
+            raise BaggageError("an empty passport came: a request without lineage carries no Kest baggage at all")
+        return passport
+
+    def _judged(self, baggage: Baggage, passport: Passport) -> Arrival:
+        settings = config.settings()
+        store = self._store if self._store is not None else settings.trust_store
+        if store is not None:
+            self._seen.verify(passport, store.ring())
+            return Arrival(passport, _caller(baggage.kest, passport), baggage.foreign, True)
+        mode = self._on_unverified or settings.on_unverified
+        if mode == "reject":
+            raise RejectedLineageError(
+                "lineage came that cannot be verified: no trust store is configured here", reason="no trust store"
+            )
+        if mode == "accept":
+            warn_once("accept", "on_unverified='accept': incoming lineage is believed without verification")
+            _ = passport.trust_score  # an entry that is none raises, also here
+            return Arrival(passport, _caller(baggage.kest, passport), baggage.foreign)
+        warn_once(
+            "degrade",
+            "incoming lineage is not verified and counts as from the internet (trust at most %d, taint %s): configure keys, "
+            "configure(trust_store=TrustStore(...))",
+            UNVERIFIED_TRUST,
+            UNVERIFIED_TAINT,
+        )
+        return Arrival(passport.restrict(UNVERIFIED_TRUST, [UNVERIFIED_TAINT]), NOBODY, baggage.foreign)
+
+
+async def _fetched(cache: Any, claim: str) -> Any:
+    """The record behind a claim, fetched without blocking, as a mapping that `BaggageManager.unpack` takes."""
+    if isinstance(cache, (SimpleCache, dict)):
+        return cache
+    getter = getattr(cache, "get_async", None)
+    try:
+        record = await getter(claim) if getter is not None else await asyncio.to_thread(cache.get, claim)
+    except KestError:
+        raise
+    except Exception as error:
+        raise ClaimCheckError(f"the claim check could not be redeemed: {type(error).__name__}") from error
+    return {claim: record}
+
+
+# --- on whose behalf ---
+
+
+def _caller(values: Mapping[str, str], passport: Passport) -> Caller:
+    """User, agent and task of the header, each only if the signed identity of every tip says the same."""
+    claimed = (values.get(USER), values.get(AGENT), values.get(TASK))
+    if claimed == (None, None, None):
+        return NOBODY
+    signed = _identities(passport)
+    user, agent, task = (
+        value if value is not None and all(identity.get(name) == value for identity in signed) else None
+        for name, value in zip(("user", "agent", "task"), claimed, strict=True)
+    )
+    return Caller(user, agent, task)
+
+
+def _identities(passport: Passport) -> list[Mapping[str, Any]]:
+    """What the ``kest.identity`` label of each tip says; an empty mapping for a tip without one."""
+    single = passport.tip_entry
+    if single is not None:
+        entries = [single]
+    else:
+        tips = set(passport.tips)
+        entries = [jws for jws in passport.entries if _kestcore.sha256(jws.encode()).hex() in tips]
+    return [_identity(jws) for jws in entries]
+
+
+def _identity(jws: str) -> Mapping[str, Any]:
+    payload = _kestcore.parse(_kestcore.b64url_decode(jws.split(".")[1]))
+    label = payload["labels"].get("kest.identity") if isinstance(payload, dict) else None
+    try:
+        identity = _kestcore.parse(label) if label is not None else {}
+    except KestError:
+        return {}
+    return identity if isinstance(identity, dict) else {}

@@ -1,0 +1,158 @@
+"""An issuer's keys (RFC 7517): fetched once, refreshed in the background, rotated without a restart.
+
+The last set that could be fetched stays in force until it expires, so that an issuer that is down for a while stops nobody;
+after that, tokens are refused. An unknown ``kid`` causes a fetch at once, but not more often than every few seconds, whatever
+clients send.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from typing import Any
+from urllib.parse import urlsplit
+
+from kest.errors import ConfigurationError
+from kest.http.problem import TokenError
+
+__all__ = ["KeySet"]
+
+log = logging.getLogger("kest.http")
+
+MAX_BYTES = 1024 * 1024
+MAX_KEYS = 256
+
+
+class KeySet:
+    """The signing keys at a JWKS URL (or in a file).
+
+    Args:
+        uri: https, or http on this machine; or the path of a file.
+        refresh: seconds after which the set is fetched again, in the background.
+        keep: seconds for which the last good set counts while the issuer does not answer.
+        timeout: seconds for one fetch.
+        min_interval: seconds between two fetches at least.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        refresh: float = 300.0,
+        keep: float = 86400.0,
+        timeout: float = 5.0,
+        min_interval: float = 5.0,
+    ) -> None:
+        parts = urlsplit(uri)
+        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
+        if parts.scheme not in ("https", "http", "") or (parts.scheme == "http" and not local):
+            raise ConfigurationError("jwks_uri must be an https URL (http only on this machine) or the path of a file")
+        if not 0 < refresh <= keep or not timeout > 0 or min_interval < 0:
+            raise ConfigurationError("jwks_uri: refresh, keep and timeout are positive seconds, and keep is not below refresh")
+        self._uri, self._refresh, self._keep = uri, refresh, keep
+        self._timeout, self._min_interval = timeout, min_interval
+        self._keys: dict[str | None, list[Any]] = {}
+        self._fetched = self._tried = float("-inf")
+        self._lock = threading.Lock()
+        self._running = False
+
+    def has(self, kid: object) -> bool:
+        """Whether `find` can answer without fetching."""
+        return self._usable() and (kid is None or kid in self._keys or not self._may_try())
+
+    def find(self, kid: object) -> list[Any]:
+        """The keys (PyJWK) with this id; all of them for None. Fetches when the set is missing, stale or lacks the id.
+
+        Raises:
+            TokenError: there is no usable key set.
+        """
+        now = time.monotonic()
+        if not self._usable():
+            self._fetch_now()
+        elif isinstance(kid, str) and kid not in self._keys:
+            self._fetch_now()
+        elif now - self._fetched > self._refresh:
+            self._fetch_later()
+        if not self._usable():
+            raise TokenError("the token cannot be verified: the issuer's keys are not available")
+        keys = self._keys
+        if kid is None:
+            return [key for group in keys.values() for key in group]
+        return list(keys.get(kid, ())) if isinstance(kid, str) else []
+
+    def _usable(self) -> bool:
+        return time.monotonic() - self._fetched <= self._keep
+
+    def _may_try(self) -> bool:
+        return time.monotonic() - self._tried >= self._min_interval
+
+    def _fetch_later(self) -> None:
+        with self._lock:
+            if self._running or not self._may_try():
+                return
+            self._running = True
+        threading.Thread(target=self._background, name="kest-jwks", daemon=True).start()
+
+    def _background(self) -> None:
+        try:
+            self._fetch_now()
+        finally:
+            self._running = False
+
+    def _fetch_now(self) -> None:
+        before = self._tried
+        with self._lock:
+            if self._tried != before or not self._may_try():  # another thread was just there, or it is too soon
+                return
+            try:
+                keys = self._parsed(self._read())
+            except Exception as error:
+                log.warning("the keys at jwks_uri could not be fetched: %s", _short(error))
+            else:
+                self._keys, self._fetched = keys, time.monotonic()
+            self._tried = time.monotonic()
+
+    def _read(self) -> bytes:
+        if not urlsplit(self._uri).scheme:
+            with open(self._uri, "rb") as file:
+                return file.read(MAX_BYTES + 1)
+        import httpx
+
+        body = bytearray()
+        with httpx.stream("GET", self._uri, timeout=self._timeout, follow_redirects=False) as response:
+            response.raise_for_status()
+            for chunk in response.iter_bytes():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    break
+        return bytes(body)
+
+    def _parsed(self, raw: bytes) -> dict[str | None, list[Any]]:
+        import jwt
+
+        if len(raw) > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes")
+        document = json.loads(raw)
+        listed = document.get("keys") if isinstance(document, dict) else None
+        if not isinstance(listed, list) or len(listed) > MAX_KEYS:
+            raise ValueError("not a JWK set (RFC 7517, section 5)")
+        keys: dict[str | None, list[Any]] = {}
+        for jwk in listed:
+            # Symmetric keys have no place in a published set; encryption keys do not sign.
+            if not isinstance(jwk, dict) or jwk.get("kty") == "oct" or jwk.get("use", "sig") != "sig":
+                continue
+            try:
+                key = jwt.PyJWK({name: value for name, value in jwk.items() if name != "d"})
+            except (jwt.PyJWTError, ValueError, TypeError, KeyError):
+                continue  # a kind that we cannot use does not spoil the others
+            kid = jwk.get("kid")
+            keys.setdefault(kid if isinstance(kid, str) else None, []).append(key)
+        if not keys:
+            raise ValueError("no usable signing key in it")
+        return keys
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if isinstance(error, ValueError) else type(error).__name__

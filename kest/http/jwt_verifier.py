@@ -1,0 +1,244 @@
+"""Verification of bearer tokens (RFC 7519) and what they say of user, agent and task (RFC 8693)."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kest.core.context import Caller
+from kest.errors import ConfigurationError, MissingExtraError
+from kest.http.egress import hashed_user, warn_once
+from kest.http.problem import TokenError
+
+if TYPE_CHECKING:
+    from kest.http.jwks import KeySet
+
+__all__ = ["ALGORITHMS", "InsecureConfigurationError", "JWTVerifier"]
+
+log = logging.getLogger("kest.http")
+
+ALGORITHMS = ("EdDSA", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "RS256", "RS384", "RS512")
+"""Signatures that a public key verifies. HS* would make the public key the secret, and none is no signature."""
+
+MAX_TOKEN = 16 * 1024
+MAX_ACTORS = 16
+
+ClaimNames = str | Sequence[str]
+
+
+class InsecureConfigurationError(ConfigurationError, RuntimeError):
+    """Tokens could not be verified as configured."""
+
+
+class JWTVerifier:
+    """Turns a bearer token into a `Caller`, or raises `TokenError`.
+
+    Args:
+        keys: the issuer's keys; None only with ``KEST_INSECURE_NO_VERIFY=true``, and then nothing is verified.
+        issuer, audience: values that ``iss`` and ``aud`` must have (one of them, where several are given).
+        algorithms: allow-list, a subset of `ALGORITHMS`.
+        leeway: seconds of clock difference that are forgiven.
+        user_claim, agent_claims, task_claim: names of claims; a dotted path reaches into objects.
+        user_salt: keep users as salted hashes only.
+    """
+
+    def __init__(
+        self,
+        keys: KeySet | None,
+        *,
+        issuer: str | Sequence[str] | None = None,
+        audience: str | Sequence[str] | None = None,
+        algorithms: Sequence[str] = ALGORITHMS,
+        leeway: float = 30.0,
+        user_claim: str = "sub",
+        agent_claims: ClaimNames = ("client_id", "azp"),
+        task_claim: ClaimNames = ("scope",),
+        user_salt: str | bytes | None = None,
+    ) -> None:
+        if isinstance(algorithms, str):
+            raise ConfigurationError("algorithms is a list, not one str")
+        bad = [name for name in algorithms if name not in ALGORITHMS]
+        if bad or not algorithms:
+            raise ConfigurationError(
+                f"algorithm {bad[0]!r} is not allowed for bearer tokens" if bad else "algorithms is empty"
+            )
+        if not 0 <= leeway <= 300:
+            raise ConfigurationError(f"leeway is 0 to 300 seconds, not {leeway!r}")
+        if user_salt is not None:
+            hashed_user("", user_salt)
+        try:
+            import jwt
+        except ImportError as error:
+            raise MissingExtraError('bearer tokens need PyJWT: pip install "kest[oidc]"') from error
+        self._jwt = jwt
+        self._keys = keys
+        self._algorithms = list(algorithms)
+        self._issuers, self._audiences = _names(issuer), _names(audience)
+        self._leeway = leeway
+        self._user, self._agents, self._task = user_claim, _names(agent_claims), _names(task_claim)
+        self._salt = user_salt
+
+    # --- verification ---
+
+    def verify(self, token: str) -> Caller:
+        """The caller that a token names; may block while keys are fetched.
+
+        Raises:
+            TokenError: with the reason; never with the token.
+        """
+        return self.caller(self.claims(token), token)
+
+    def known(self, token: str) -> bool:
+        """Whether `verify` will not have to wait for the issuer."""
+        if self._keys is None:
+            return True
+        header = self._header(token)
+        return self._keys.has(header.get("kid"))
+
+    def claims(self, token: str) -> dict[str, Any]:
+        """The claims of a token whose signature, times, issuer and audience are right."""
+        header = self._header(token)
+        if self._keys is None:
+            return self._unverified(token)
+        algorithm = header.get("alg")
+        if algorithm not in self._algorithms:
+            raise TokenError("the token is signed with an algorithm that is not on the allow-list")
+        if "crit" in header:
+            raise TokenError("the token's header has critical extensions, and none is understood here")
+        problem = "the token was not signed by a key of its issuer"
+        # No kid: every key of the right kind may be tried (RFC 7515, section 4.1.4, makes kid optional).
+        for key in self._keys.find(header.get("kid")):
+            if key.algorithm_name is not None and key.algorithm_name != algorithm:
+                continue
+            try:
+                return self._decoded(token, key.key, str(algorithm))
+            except self._jwt.InvalidSignatureError:
+                continue
+            except (self._jwt.PyJWTError, ValueError, TypeError) as error:
+                problem = _reason(self._jwt, error)
+                break
+        raise TokenError(problem)
+
+    def _header(self, token: str) -> dict[str, Any]:
+        if len(token) > MAX_TOKEN or not token.isascii() or token.count(".") != 2:
+            raise TokenError("the bearer token is not a signed JWT (three base64url parts, at most 16 KiB)")
+        try:
+            header: dict[str, Any] = self._jwt.get_unverified_header(token)
+        except (self._jwt.PyJWTError, ValueError, TypeError, RecursionError):
+            header = {}
+        if not header:
+            raise TokenError("the bearer token's header cannot be read")
+        return header
+
+    def _decoded(self, token: str, key: Any, algorithm: str) -> dict[str, Any]:
+        required = ["exp", *(["iss"] if self._issuers else []), *(["aud"] if self._audiences else [])]
+        claims: dict[str, Any] = self._jwt.decode(
+            token,
+            key,
+            algorithms=[algorithm],
+            issuer=list(self._issuers) or None,
+            audience=list(self._audiences) or None,
+            leeway=self._leeway,
+            options={
+                "require": required,
+                "verify_iss": bool(self._issuers),
+                "verify_aud": bool(self._audiences),
+                "verify_iat": False,  # says when it was issued, nothing about validity (RFC 7519, section 4.1.6)
+                "verify_sub": False,  # checked below, by the configured name
+                "verify_jti": False,
+            },
+        )
+        return claims
+
+    def _unverified(self, token: str) -> dict[str, Any]:
+        warn_once("no_verify", "KEST_INSECURE_NO_VERIFY: bearer tokens are believed without verification")
+        try:
+            claims = self._jwt.decode(token, options={"verify_signature": False, "verify_exp": True, "verify_nbf": True})
+        except (self._jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
+            problem = _reason(self._jwt, error)
+        else:
+            return dict(claims)
+        raise TokenError(problem)
+
+    # --- meaning ---
+
+    def caller(self, claims: Mapping[str, Any], token: str) -> Caller:
+        """User, agent and task of verified claims.
+
+        The user is ``sub``. The agent is the current actor, ``act.sub``: of nested actors the outermost (RFC 8693, section
+        4.1, says that inner ones are history only); without ``act`` it is the client that the token was issued to. An actor
+        is never inferred from anything else. The task is ``scope``.
+        """
+        user = _text(claims, self._user)
+        if user is None:
+            raise TokenError(f"the token has no {self._user} claim that names a user")
+        if self._salt is not None:
+            user = hashed_user(user, self._salt)
+        if "act" in claims:
+            agent = _actor(claims["act"])
+        else:
+            agent = _first(_text(claims, name) for name in self._agents)
+        return Caller(user, agent, _first(_text(claims, name) for name in self._task), token)
+
+
+def _first(values: Iterable[str | None]) -> str | None:
+    return next((value for value in values if value is not None), None)
+
+
+def _names(given: str | Sequence[str] | None) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _actor(act: object) -> str:
+    depth, inner = 0, act
+    while inner is not None:
+        sub = inner.get("sub") if isinstance(inner, Mapping) else None
+        if not isinstance(inner, Mapping) or (depth == 0 and (not isinstance(sub, str) or not sub)):
+            raise TokenError("the token's act claim does not name an actor (RFC 8693, section 4.1)")
+        depth += 1
+        if depth > MAX_ACTORS:
+            raise TokenError(f"the token's act claim is nested deeper than {MAX_ACTORS} actors")
+        inner = inner.get("act")
+    assert isinstance(act, Mapping)
+    return str(act["sub"])
+
+
+def _text(claims: Mapping[str, Any], path: str) -> str | None:
+    """A claim as text: by its name, or by a dotted path into objects. Lists of words (some issuers' scopes) are joined."""
+    value: Any = claims.get(path)
+    if value is None and "." in path:
+        value = claims
+        for name in path.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        value = " ".join(value)
+    return value if isinstance(value, str) and value else None
+
+
+_REASONS: tuple[tuple[str, str], ...] = (
+    ("ExpiredSignatureError", "the token has expired"),
+    ("ImmatureSignatureError", "the token is not valid yet"),
+    ("InvalidIssuerError", "the token comes from another issuer"),
+    ("InvalidAudienceError", "the token is meant for another audience"),
+)
+
+
+def _reason(jwt: Any, error: Exception) -> str:
+    # PyJWT's own messages may quote claims.
+    if isinstance(error, jwt.MissingRequiredClaimError):
+        return f"the token has no {error.claim} claim"
+    for name, text in _REASONS:
+        if isinstance(error, getattr(jwt, name)):
+            return text
+    return f"the token is malformed ({type(error).__name__})"
+
+
+def insecure() -> bool:
+    """Whether the environment says that nothing needs to be verified."""
+    return os.environ.get("KEST_INSECURE_NO_VERIFY", "").lower() == "true"
+
+
