@@ -1,7 +1,8 @@
 """Passports as they look between real services: what the packing, memory and verification subjects are measured on.
 
 Five services of one cluster, each with its own key and its own process (so its own node in its entries' UUIDs), handle one
-request together: one trace, one user, agent and task, eight operations, milliseconds apart. Reproducible from its seed.
+request together: one trace, one user, agent and task, eight operations, milliseconds apart. Half of the calls are the last
+operation once more, on the next item, as agents and pipelines do; the others are any of the eight. Reproducible from a seed.
 """
 
 from __future__ import annotations
@@ -20,17 +21,18 @@ NAMESPACES = ("edge", "agents", "data", "agents", "data", "finance")
 
 # operation, policies of the function, score of its origin, taints that it adds and removes, classification
 OPERATIONS: tuple[tuple[str, tuple[str, ...], int, tuple[str, ...], tuple[str, ...], str], ...] = (
-    ("handle_request", ("allow_request",), 100, (), (), "system"),
-    ("plan_steps", ("allow_plan",), 100, (), (), "system"),
-    ("search_documents", ("allow_search", "tenant_isolation"), 90, ("external",), (), "data"),
-    ("fetch_orders", ("allow_read", "tenant_isolation"), 100, ("pii",), (), "data"),
-    ("call_supplier_api", ("allow_egress",), 60, ("third_party",), (), "data"),
-    ("review_answer", ("allow_review",), 100, (), (), "critic"),
-    ("redact_personal_data", ("allow_sanitize",), 100, (), ("pii",), "sanitizer"),
-    ("write_report", ("allow_write", "no_taint_export"), 100, (), (), "system"),
+    ("handle_request", ("allow_internal",), 100, (), (), "system"),
+    ("plan_steps", ("allow_internal",), 100, (), (), "system"),
+    ("search_documents", ("tenant_isolation",), 90, ("external",), (), "system"),
+    ("fetch_orders", ("tenant_isolation",), 100, ("pii",), (), "system"),
+    ("call_supplier", ("allow_egress",), 60, ("external",), (), "system"),
+    ("review_answer", ("allow_internal",), 100, (), (), "critic"),
+    ("redact", ("allow_internal",), 100, (), ("pii",), "sanitizer"),
+    ("write_report", ("no_tainted_export",), 100, (), (), "system"),
 )
 # Which service does which: an operation belongs to one or two of them.
-BELONGS = (0, 1, 2, 2, 3, 3, 4, 4)
+BELONGS = (0, 1, 2, 2, 3, 3, 4, 5)
+REPEATS = 0.5
 
 
 def context_of(policies: Sequence[str]) -> dict[str, Any]:
@@ -71,6 +73,7 @@ class Hops:
     rng: random.Random = field(init=False)
     workloads: list[Service] = field(init=False)
     passport: Passport = field(init=False)
+    at: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.rng = rng = random.Random(self.seed)
@@ -79,8 +82,7 @@ class Hops:
             principal = f"spiffe://prod.example.com/ns/{namespace}/sa/{name}"
             self.workloads.append(Service(principal, Signer(principal, rng.randbytes(32)), rng.getrandbits(52) | 1))
         who = {
-            "agent": f"spiffe://prod.example.com/agent/assistant-{rng.randrange(100)}", "task": f"ticket-{rng.randrange(10**6)}",
-            "user": f"user-{rng.randrange(10**5)}@example.com",
+            "agent": "checkout-agent", "task": f"order-{rng.randrange(10**6)}", "user": f"user-{rng.randrange(10**5)}",
         }
         self.labels = {"kest.identity": canonicalize(who).decode(), "trace_id": f"{rng.getrandbits(128):032x}"}
         self.contexts = [canonicalize(context_of(operation[1])) for operation in OPERATIONS]
@@ -95,16 +97,17 @@ class Hops:
     def hop(self, signer: Signer | None = None) -> Passport:
         """One more call; ``signer`` signs in place of the service's own key (a forgery, if it is another key)."""
         rng, before = self.rng, self.passport
-        at = 0 if not before else rng.randrange(len(OPERATIONS))
-        operation, _, score, added, removed, classification = OPERATIONS[at]
-        service = self.workloads[BELONGS[at] % self.services]
+        if before and rng.random() >= REPEATS:
+            self.at = rng.randrange(len(OPERATIONS))
+        operation, _, score, added, removed, classification = OPERATIONS[self.at]
+        service = self.workloads[BELONGS[self.at] % self.services]
         self.now += rng.randrange(1, 40)
         parents = before.trust_score
         # Now and then a reviewer restores some trust, as far as a real flow would; otherwise it would soon be 0.
         lifted = classification in ("critic", "sanitizer") and parents < 40
         trust = 80 if lifted else (min(score, 100) if not before else parents * score // 100)
         self.passport = before.seal(
-            signer or service.signer, operation, classification, trust, False, self.labels, added, removed, self.contexts[at],
+            signer or service.signer, operation, classification, trust, False, self.labels, added, removed, self.contexts[self.at],
             rng.randbytes(32).hex(), service.entry_id(self.now), self.now,
         )
         return self.passport

@@ -116,7 +116,7 @@ def _lateness_rows(case: Case, budget: Budget) -> list[Row]:
 def measure(budget: Budget) -> list[Row]:
     case = Case()
     case.same_output()
-    watch = Watch()
+    watch = Watch(budget.patience)
 
     def rate(mode: str, threads: int, busy: bool) -> Callable[[], float]:
         def run() -> float:

@@ -31,6 +31,11 @@ class Budget:
 
     scale: float = 1.0
 
+    @property
+    def patience(self) -> float:
+        """Seconds that a subject may wait for others to leave the cores."""
+        return 15.0 * self.scale
+
     def rounds(self, full: int, least: int = 5) -> int:
         return max(least, round(full * self.scale))
 
@@ -100,6 +105,7 @@ def rounds_of(
     for number in range(round(rounds * patience) if watch is not None else rounds):
         values: dict[str, float] = {}
         if watch is not None:
+            watch.wait()
             watch.start()
         for name, part in order if number % 2 == 0 else reversed(order):
             values[name] = part()
@@ -125,18 +131,31 @@ def ratios(measured: Mapping[str, Sequence[float]], above: str, below: str) -> l
 class Watch:
     """How many cores everybody else used meanwhile, from /proc/stat; 0 where there is no such file."""
 
+    patience: float = 15.0  # seconds to spend, over all rounds, on waiting until others are done
     loud: int = 0
     quiet: int = 0
     _wall: float = field(default=0.0, init=False)
     _busy: float = field(default=0.0, init=False)
     _own: float = field(default=0.0, init=False)
 
+    def wait(self) -> None:
+        """Until the cores are free, or the patience is used up."""
+        while self.patience > 0:
+            self.start()
+            time.sleep(0.1)
+            self.patience -= 0.1
+            if self._foreign() <= FOREIGN_LIMIT:
+                return
+
     def start(self) -> None:
         self._wall, self._busy, self._own = time.monotonic(), _busy_seconds(), _own_seconds()
 
-    def stop(self) -> float:
+    def _foreign(self) -> float:
         wall = time.monotonic() - self._wall
-        foreign = max(0.0, (_busy_seconds() - self._busy) - (_own_seconds() - self._own)) / wall
+        return max(0.0, (_busy_seconds() - self._busy) - (_own_seconds() - self._own)) / wall
+
+    def stop(self) -> float:
+        foreign = self._foreign()
         if foreign <= FOREIGN_LIMIT:
             self.quiet += 1
         else:
@@ -146,7 +165,7 @@ class Watch:
     @property
     def note(self) -> str:
         if self.quiet >= 5:
-            return f"{self.loud} of {self.quiet + self.loud} rounds repeated: others used the cores" if self.loud else ""
+            return f"{self.loud} more rounds not counted: others used the cores" if self.loud else ""
         return f"NOISY: others used the cores in {self.loud} of {self.quiet + self.loud} rounds"
 
 

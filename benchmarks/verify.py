@@ -86,7 +86,7 @@ def measure(budget: Budget) -> list[Row]:
         case.same_output()
         message, _, signature = case.last.rpartition(".")
         sig, cores = b64url_decode(signature), os.cpu_count() or 1
-        watch = Watch() if count >= 64 else None
+        watch = Watch(budget.patience) if count >= 64 else None
         measured = rounds_of(
             {
                 "ours": lambda: nanoseconds(case.ours, repeats) / count,

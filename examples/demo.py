@@ -262,12 +262,10 @@ def summary(passport: Passport, ledger: Ledger, out: Path, seconds: float) -> No
     deviations = sum(len(entry["policy_context"]["deviations"]) for entry in entries)
     expect((calls, ledger.count("denial"), len(entries), deviations) == (9, 2, 6, 1), "nine calls, two of them denied")
     expect(ledger.count("outcome") == 7, "every call that ran has a signed outcome")
+    what = f"{len(entries)} entries, {len(principals)} signers, trust {passport.trust_score}"
     lines = [
         ("calls", f"{calls}: {ledger.count('entry')} allowed, {ledger.count('denial')} denied before they ran"),
-        (
-            "passport",
-            f"{len(entries)} entries by {len(principals)} workloads, trust {passport.trust_score}, {deviations} deviation",
-        ),
+        ("passport", f"{what}, {deviations} deviation; none by the model"),
         ("files", ""),
     ]
     for name, text in lines:

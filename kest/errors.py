@@ -20,6 +20,7 @@ __all__ = [
     "PolicyDeniedError",
     "PolicyEngineError",
     "ResolverError",
+    "TrustEvaluationError",
     "VerificationError",
 ]
 
@@ -74,6 +75,10 @@ class IdentityError(KestError):
 
 class ResolverError(KestError):
     """A user, agent, task or resource resolver raised, or returned something that is not usable."""
+
+
+class TrustEvaluationError(KestError):
+    """A custom trust evaluator raised, or did not answer with an int from 0 to 100."""
 
 
 class CanonicalizationError(KestError, ValueError):

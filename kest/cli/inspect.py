@@ -17,7 +17,7 @@ WARNING = "NOT VERIFIED: this is what the entries say of themselves."
 ADVICE = "To know whether it is true: kest verify FILE --trust KEYS"
 TIERS = ("enterprise", "platform", "app", "function")
 MOST = 4000  # characters of one value that are looked at, where only a line of it is shown
-INDENT, NAME = 3, 10
+INDENT, NAME, LINES = 3, 10, 3
 
 COLUMNS = (
     Column("#", right=True),
@@ -147,7 +147,10 @@ def _show_row(row: Row, line: list[str], paint: Paint) -> None:
 
 def _show_detail(name: str, value: str, colour: Callable[[str], str], columns: int, full: bool, paint: Paint) -> None:
     room = columns - INDENT - NAME - 2
-    for line in fold(value, room) if full else [clip(value, room, paint.more)]:
+    lines = fold(value if full else clip(value, room * LINES, paint.more), room)
+    if not full and len(lines) > LINES:
+        lines = [*lines[: LINES - 1], clip(" ".join(lines[LINES - 1 :]), room, paint.more)]
+    for line in lines:
         print(f"{' ' * INDENT}{paint.dim(pad(name, NAME))}  {colour(line)}".rstrip())
         name = ""
 

@@ -7,6 +7,7 @@ the output any more.
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -52,7 +53,7 @@ class _OneLine(logging.Formatter):
 def _prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A principal in Japanese on a terminal that knows only ASCII is shown as escapes, not as a traceback.
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine())
@@ -68,10 +69,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if sys.stdout is not None:
             sys.stdout.flush()
     except BrokenPipeError:
-        return _reader_gone()
+        _discard_output()
+        return 141
     except KeyboardInterrupt:
         return 130
     except OSError as error:  # the output cannot be written: a full disk
+        _discard_output()
         print(f"kest: cannot write the output: {clean(error.strerror or error, 300)}", file=sys.stderr)
         return 1
     return status
@@ -89,11 +92,10 @@ def _run(argv: Sequence[str] | None) -> int:
         return 2 if isinstance(error, UsageError) else 1
 
 
-def _reader_gone() -> int:
-    # The interpreter flushes once more at exit; let it flush into nothing.
+def _discard_output() -> None:
+    """What could not be written is written once more when the interpreter ends: let that go nowhere."""
     devnull = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(devnull, sys.stdout.fileno())
     finally:
         os.close(devnull)
-    return 141

@@ -18,7 +18,7 @@ from kest.core.binding import argument_hash
 from kest.core.decisions import decisions
 from kest.core.engine.base import Decision, decide, decide_async
 from kest.core.identity.base import async_principal_of, async_sign_payload, principal_of, sign_payload
-from kest.errors import CanonicalizationError, KestError, PolicyDeniedError, PolicyEngineError
+from kest.errors import CanonicalizationError, IdentityError, KestError, PolicyDeniedError, PolicyEngineError
 
 if TYPE_CHECKING:
     from kest.core.plan import CallPlan
@@ -81,6 +81,20 @@ class _Sign(Question):
 
 
 Asking = Generator[Question, Any, None]
+
+_RESERVED_LABELS = frozenset(
+    (
+        "principal",
+        "trace_id",
+        "kest.identity",
+        "kest.resource_id",
+        "kest.resource_attr",
+        "kest.opaque_args",
+        "kest.root",
+        "kest.trust_override",
+        "kest.continues",
+    )
+)
 
 
 def answer(steps: Asking) -> None:
@@ -217,7 +231,9 @@ class Call:
         # Behind an edge that could not verify, even a root has a ceiling.
         limit = min(plan.self_score, parents) if root else parents
         if plan.trust_evaluator is not None:
-            self.trust = plan.evaluated_trust(() if root else passport.tip_scores)
+            self.trust = (
+                plan.evaluated_trust(limit, ()) if root else plan.evaluated_trust(plan.self_score, passport.tip_scores)
+            )
         elif root:
             self.trust = limit
         else:
@@ -247,9 +263,8 @@ class Call:
             labels["kest.opaque_args"] = ",".join(opaque)
         if current is None and (note := context.origin_note(current)) is not None:
             labels["kest.root"] = note
-        extra = getattr(identity, "labels", None)
-        if callable(extra):
-            labels.update(extra())
+        if (own := getattr(identity, "labels", None)) is not None:
+            labels.update(_identity_labels(own))
         return labels
 
     # --- policy ---
@@ -418,6 +433,22 @@ def _tip(passport: Passport) -> str:
     if entry is None:
         raise KestError("a sealed passport has one tip")  # cannot happen: sealing makes exactly one
     return entry
+
+
+def _identity_labels(own: Any) -> dict[str, str]:
+    """What an identity says about itself (an OIDC issuer, say); it cannot speak for Kest or name another principal."""
+    try:
+        labels = own() if callable(own) else own
+    except Exception as error:
+        raise IdentityError(f"labels() of the identity raised {type(error).__name__}") from error
+    if not isinstance(labels, dict) or len(labels) > 16:
+        raise IdentityError("labels() of the identity must return a dict of at most 16 str to str")
+    for name, value in labels.items():
+        if type(name) is not str or type(value) is not str:
+            raise IdentityError("labels() of the identity must return a dict of str to str")
+        if name in _RESERVED_LABELS:
+            raise IdentityError(f"labels() of the identity sets {name!r}, which only Kest sets")
+    return labels
 
 
 def _resolved(plan: CallPlan, caller: context.Caller, arguments: dict[str, Any]) -> context.Caller:

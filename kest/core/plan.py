@@ -10,7 +10,7 @@ from kest.core.binding import Binder, Resolver, text_resolver
 from kest.core.config import Settings
 from kest.core.tiers import CONFIGURED_TIERS, TierPlan, plan_tiers, policy_names
 from kest.core.trust import ORIGIN_TRUST_MAP, check_score
-from kest.errors import KestError
+from kest.errors import TrustEvaluationError
 
 __all__ = ["CLASSIFICATIONS", "CallPlan", "operation_of", "taint_tuple"]
 
@@ -146,14 +146,16 @@ class CallPlan:
             self._tiers, self._tiers_for = tiers, settings
         return tiers
 
-    def evaluated_trust(self, parents: tuple[int, ...]) -> int:
-        """What a custom evaluator says; KestError unless it is an int from 0 to 100."""
+    def evaluated_trust(self, self_score: int, parents: tuple[int, ...]) -> int:
+        """What the custom evaluator says; TrustEvaluationError unless it is an int from 0 to 100."""
         assert self.trust_evaluator is not None
         try:
-            score = self.trust_evaluator.calculate(self.self_score, parents)
-            return check_score(score, "the trust evaluator's result")
-        except (TypeError, ValueError) as error:
-            raise KestError(f"trust of {self.operation!r}: {error}") from error
+            return check_score(self.trust_evaluator.calculate(self_score, parents), "the result")
+        except Exception as error:
+            raise TrustEvaluationError(
+                f"the trust evaluator of {self.operation!r} failed ({type(error).__name__}); "
+                "calculate(self_score, parent_scores) must return an int from 0 to 100"
+            ) from error
 
     def mapped(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Arguments that policy sees, under ``args``."""

@@ -20,9 +20,9 @@ class RedisCache:
     """A `CacheProvider` over redis-py, for sync and for async callers. Fails closed: whatever Redis does not answer in time
     is a `ClaimCheckError`, never a missing passport.
 
-    ``RedisCache("redis://redis:6379/0")``, ``RedisCache(host="redis", port=6379)`` or ``RedisCache(client=redis.Redis(...))``.
-    A record holds its passport's tip and is refused when it is not the one that the request names, so that whoever can write
-    to Redis cannot exchange one passport for another. Use TLS (``rediss://``) and a password where the network is shared.
+    ``RedisCache("redis://redis:6379/0")``, ``RedisCache(host="redis", port=6379)``, ``RedisCache(client=Redis(...))``. A
+    record holds its passport's tip and is refused when that is not the one that the request names, so that whoever can
+    write to Redis cannot exchange one passport for another. Use TLS (``rediss://``) and a password on a shared network.
 
     Args:
         url: as redis-py takes it (redis://, rediss://, unix://).
@@ -162,7 +162,7 @@ class RedisCache:
         if self._given is not None:
             return self._given
         if not self._owns:
-            raise ConfigurationError("this RedisCache was given an async client only, and a sync caller needs it: pass client= too")
+            raise ConfigurationError("this RedisCache has an async client only, and a sync caller needs it: pass client=")
         client = self._sync
         if client is None:
             import redis

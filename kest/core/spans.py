@@ -65,7 +65,9 @@ class CallSpan:
         if self._token is not None:
             from opentelemetry import context
 
-            context.detach(self._token)
+            # Closed from a context that never entered: there is nothing of ours to undo there.
+            if self._trace.get_current_span() is self.span:
+                context.detach(self._token)
             self._token = None
 
     def finish(self, error: BaseException | None = None) -> None:

@@ -7,7 +7,8 @@ their steps can happen in different contexts.
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncGenerator, Callable, Generator
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any
 
 from kest.core import context
@@ -27,7 +28,13 @@ class _Scope:
         self.call = call
         self.outcome = Outcome(call) if call.settings.audit is not None else None
 
+    def bare(self) -> bool:
+        """True when there is nothing to set up or record: the usual case without telemetry and audit."""
+        call = self.call
+        return call.span is None and self.outcome is None and call.caller is context.caller_var.get()
+
     def enter(self) -> None:
+        """Before the function's code runs; once for each step of a generator."""
         call = self.call
         self._caller = context.caller_var.get()
         if call.caller is not self._caller:
@@ -36,20 +43,24 @@ class _Scope:
             call.span.enter()
 
     def leave(self) -> None:
+        """After it ran. A coroutine can be closed from a context that it never entered: that one stays as it is."""
         call = self.call
         if call.span is not None:
             call.span.leave()
-        if call.caller is not self._caller:
+        if call.caller is not self._caller and context.caller_var.get() is call.caller:
             context.caller_var.set(self._caller)
 
-    def bare(self) -> bool:
-        """True when there is nothing to set up or record: the usual case without telemetry and audit."""
-        call = self.call
-        return call.span is None and self.outcome is None and call.caller is context.caller_var.get()
-
     def finish(self, error: BaseException | None) -> None:
+        """When the call is over."""
         if self.call.span is not None:
             self.call.span.finish(error)
+
+    def __enter__(self) -> None:
+        self.enter()
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.leave()
+        self.finish(error)
 
 
 def _abandon(call: Call, error: BaseException) -> None:
@@ -58,7 +69,7 @@ def _abandon(call: Call, error: BaseException) -> None:
 
 
 def around_function(fn: Any, plan: CallPlan) -> Any:
-    """A plain function, or one that returns an awaitable."""
+    """A plain function, or one that returns a coroutine."""
 
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         call = Call(plan, args, kwargs)
@@ -70,21 +81,22 @@ def around_function(fn: Any, plan: CallPlan) -> Any:
         scope = _Scope(call)
         if scope.bare():
             return fn(*args, **kwargs)
-        error: BaseException | None = None
         scope.enter()
         try:
             result = fn(*args, **kwargs)
+        except BaseException as error:
             if scope.outcome is not None:
-                answer(scope.outcome.returned(result))
-            return result
-        except BaseException as caught:
-            error = caught
-            if scope.outcome is not None:
-                answer(scope.outcome.raised(caught))
+                answer(scope.outcome.raised(error))
+            scope.finish(error)
             raise
         finally:
             scope.leave()
-            scope.finish(error)
+        if inspect.iscoroutine(result):  # the body runs when the coroutine does
+            return _awaited(scope, result)
+        if scope.outcome is not None:
+            answer(scope.outcome.returned(result))
+        scope.finish(None)
+        return result
 
     return wrapper
 
@@ -102,23 +114,22 @@ def around_coroutine(fn: Any, plan: CallPlan) -> Any:
         scope = _Scope(call)
         if scope.bare():
             return await fn(*args, **kwargs)
-        error: BaseException | None = None
-        scope.enter()
-        try:
-            result = await fn(*args, **kwargs)
-            if scope.outcome is not None:
-                await answer_async(scope.outcome.returned(result))
-            return result
-        except BaseException as caught:
-            error = caught
-            if scope.outcome is not None:
-                await answer_async(scope.outcome.raised(caught))
-            raise
-        finally:
-            scope.leave()
-            scope.finish(error)
+        return await _awaited(scope, fn(*args, **kwargs))
 
     return wrapper
+
+
+async def _awaited(scope: _Scope, body: Awaitable[Any]) -> Any:
+    with scope:
+        try:
+            result = await body
+        except BaseException as error:
+            if scope.outcome is not None:
+                await answer_async(scope.outcome.raised(error))
+            raise
+        if scope.outcome is not None:
+            await answer_async(scope.outcome.returned(result))
+        return result
 
 
 class _Stream:

@@ -30,7 +30,20 @@ _HOME = {
     "problem_document": "kest.http.problem",
 }
 
-__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [
+    "Arrival",
+    "Edge",
+    "EgressGuard",
+    "KestHttpxInterceptor",
+    "KestIdentityMiddleware",
+    "KestMiddleware",
+    "KestPropagator",
+    "KestWSGIMiddleware",
+    "RejectedLineageError",
+    "TokenError",
+    "hashed_user",
+    "problem_document",
+]
 
 
 def __getattr__(name: str) -> Any:

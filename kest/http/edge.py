@@ -16,7 +16,7 @@ from typing import Any
 from kest import _kestcore
 from kest._kestcore import Passport
 from kest.core import config
-from kest.core.baggage import CLAIM_CHECK, KEYS, BaggageManager
+from kest.core.baggage import CHAIN_TIP, CLAIM_CHECK, KEYS
 from kest.core.cache import SimpleCache
 from kest.core.context import NOBODY, Caller
 from kest.core.trust import ORIGIN_TRUST_MAP
@@ -26,7 +26,7 @@ from kest.http.baggage_header import Baggage, read_baggage
 from kest.http.egress import warn_once
 from kest.http.outgoing import AGENT, TASK, USER
 from kest.http.problem import RejectedLineageError
-from kest.http.verified import VerifiedPassports
+from kest.http.verified import Unpacked, VerifiedPassports
 
 __all__ = ["UNVERIFIED_TAINT", "UNVERIFIED_TRUST", "Arrival", "Edge"]
 
@@ -116,10 +116,10 @@ class Edge:
         cache = self.cache
         if CLAIM_CHECK in baggage.kest and cache is not None:
             cache = await _fetched(cache, baggage.kest[CLAIM_CHECK])
-        passport = self._unpacked(baggage.kest, cache)
-        if len(passport) <= VERIFY_INLINE:
-            return self._judged(baggage, passport)
-        return await asyncio.to_thread(self._judged, baggage, passport)
+        unpacked = self._unpacked(baggage.kest, cache)
+        if unpacked.ring is not None or len(unpacked.passport) <= VERIFY_INLINE:
+            return self._judged(baggage, unpacked)
+        return await asyncio.to_thread(self._judged, baggage, unpacked)
 
     @property
     def cache(self) -> Any:
@@ -142,22 +142,25 @@ class Edge:
             passport = passport.restrict(ORIGIN_TRUST_MAP[self._origin], [])
         return Arrival(passport, NOBODY, baggage.foreign)
 
-    def _unpacked(self, values: Mapping[str, str], cache: Any) -> Passport:
+    def _unpacked(self, values: Mapping[str, str], cache: Any) -> Unpacked:
+        if CLAIM_CHECK in values and CHAIN_TIP not in values:
+            raise ClaimCheckError("a claim check came without kest.chain_tip, which binds it to its passport")
         try:
-            passport = self._seen.unpack(values, cache)
+            unpacked = self._seen.unpack(values, cache)
         except (BaggageError, MemoryError):
             raise
         except KestError as error:
             raise BaggageError(f"the passport cannot be read: {error}") from error
-        if not passport:
+        if not unpacked.passport:
             raise BaggageError("an empty passport came: a request without lineage carries no Kest baggage at all")
-        return passport
+        return unpacked
 
-    def _judged(self, baggage: Baggage, passport: Passport) -> Arrival:
+    def _judged(self, baggage: Baggage, unpacked: Unpacked) -> Arrival:
+        passport = unpacked.passport
         settings = config.settings()
         store = self._store if self._store is not None else settings.trust_store
         if store is not None:
-            self._seen.verify(passport, store.ring())
+            self._seen.verify(unpacked, store.ring())
             return Arrival(passport, _caller(baggage.kest, passport), baggage.foreign, True)
         mode = self._on_unverified or settings.on_unverified
         if mode == "reject":

@@ -52,7 +52,7 @@ class KestIdentityMiddleware:
         jwks_refresh: float = 300.0,
         jwks_keep: float = 86400.0,
         jwks_timeout: float = 5.0,
-        jwks_min_interval: float = 5.0,
+        jwks_min_interval: float = 1.0,
     ) -> None:
         self.app = app
         if jwks_uri is None and not insecure():

@@ -11,18 +11,37 @@ import json
 import logging
 import threading
 import time
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from kest.errors import ConfigurationError
 from kest.http.problem import TokenError
 
-__all__ = ["KeySet"]
+__all__ = ["IssuerKey", "KeySet"]
 
 log = logging.getLogger("kest.http")
 
 MAX_BYTES = 1024 * 1024
 MAX_KEYS = 256
+MIN_RSA_BITS = 2048
+
+# What a key of a kind can verify (RFC 7518, section 3.1; RFC 8037, section 3.1).
+_ALGORITHMS: dict[tuple[object, object], tuple[str, ...]] = {
+    ("RSA", None): ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
+    ("EC", "P-256"): ("ES256",),
+    ("EC", "P-384"): ("ES384",),
+    ("EC", "P-521"): ("ES512",),
+    ("OKP", "Ed25519"): ("EdDSA",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class IssuerKey:
+    """A public key, and the algorithms that it may be used with: the key decides, never a token's header."""
+
+    key: Any
+    algorithms: tuple[str, ...]
 
 
 class KeySet:
@@ -43,17 +62,17 @@ class KeySet:
         refresh: float = 300.0,
         keep: float = 86400.0,
         timeout: float = 5.0,
-        min_interval: float = 5.0,
+        min_interval: float = 1.0,
     ) -> None:
         parts = urlsplit(uri)
         local = parts.hostname in ("localhost", "127.0.0.1", "::1")
         if parts.scheme not in ("https", "http", "") or (parts.scheme == "http" and not local):
             raise ConfigurationError("jwks_uri must be an https URL (http only on this machine) or the path of a file")
         if not 0 < refresh <= keep or not timeout > 0 or min_interval < 0:
-            raise ConfigurationError("jwks_uri: refresh, keep and timeout are positive seconds, and keep is not below refresh")
+            raise ConfigurationError("jwks_uri: refresh, keep and timeout are positive, and keep is not below refresh")
         self._uri, self._refresh, self._keep = uri, refresh, keep
         self._timeout, self._min_interval = timeout, min_interval
-        self._keys: dict[str | None, list[Any]] = {}
+        self._keys: dict[str | None, list[IssuerKey]] = {}
         self._fetched = self._tried = float("-inf")
         self._lock = threading.Lock()
         self._running = False
@@ -62,16 +81,14 @@ class KeySet:
         """Whether `find` can answer without fetching."""
         return self._usable() and (kid is None or kid in self._keys or not self._may_try())
 
-    def find(self, kid: object) -> list[Any]:
-        """The keys (PyJWK) with this id; all of them for None. Fetches when the set is missing, stale or lacks the id.
+    def find(self, kid: object) -> list[IssuerKey]:
+        """The keys with this id; all of them for None. Fetches when the set is missing, stale or lacks the id.
 
         Raises:
             TokenError: there is no usable key set.
         """
         now = time.monotonic()
-        if not self._usable():
-            self._fetch_now()
-        elif isinstance(kid, str) and kid not in self._keys:
+        if not self._usable() or (isinstance(kid, str) and kid not in self._keys):
             self._fetch_now()
         elif now - self._fetched > self._refresh:
             self._fetch_later()
@@ -129,29 +146,43 @@ class KeySet:
                     break
         return bytes(body)
 
-    def _parsed(self, raw: bytes) -> dict[str | None, list[Any]]:
-        import jwt
-
+    def _parsed(self, raw: bytes) -> dict[str | None, list[IssuerKey]]:
         if len(raw) > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES} bytes")
         document = json.loads(raw)
         listed = document.get("keys") if isinstance(document, dict) else None
         if not isinstance(listed, list) or len(listed) > MAX_KEYS:
             raise ValueError("not a JWK set (RFC 7517, section 5)")
-        keys: dict[str | None, list[Any]] = {}
+        keys: dict[str | None, list[IssuerKey]] = {}
         for jwk in listed:
-            # Symmetric keys have no place in a published set; encryption keys do not sign.
-            if not isinstance(jwk, dict) or jwk.get("kty") == "oct" or jwk.get("use", "sig") != "sig":
-                continue
-            try:
-                key = jwt.PyJWK({name: value for name, value in jwk.items() if name != "d"})
-            except (jwt.PyJWTError, ValueError, TypeError, KeyError):
-                continue  # a kind that we cannot use does not spoil the others
-            kid = jwk.get("kid")
-            keys.setdefault(kid if isinstance(kid, str) else None, []).append(key)
+            key = _issuer_key(jwk) if isinstance(jwk, dict) else None
+            if key is not None:  # one that we cannot use does not spoil the others
+                kid = jwk.get("kid")
+                keys.setdefault(kid if isinstance(kid, str) else None, []).append(key)
         if not keys:
             raise ValueError("no usable signing key in it")
         return keys
+
+
+def _issuer_key(jwk: dict[str, Any]) -> IssuerKey | None:
+    import jwt
+
+    kty = jwk.get("kty")
+    kind = (kty, None if kty == "RSA" else jwk.get("crv"))
+    # Symmetric keys have no place in a published set; encryption keys do not sign.
+    if not all(isinstance(part, (str, type(None))) for part in kind) or jwk.get("use", "sig") != "sig":
+        return None
+    algorithms = _ALGORITHMS.get(kind, ())
+    named = jwk.get("alg")
+    if named is not None:
+        algorithms = tuple(name for name in algorithms if name == ("EdDSA" if named == "Ed25519" else named))
+    if not algorithms:
+        return None
+    try:
+        key = jwt.PyJWK({name: value for name, value in jwk.items() if name not in ("d", "alg")}, algorithms[0]).key
+    except Exception:
+        return None
+    return None if kty == "RSA" and key.key_size < MIN_RSA_BITS else IssuerKey(key, algorithms)
 
 
 def _short(error: Exception) -> str:

@@ -83,7 +83,7 @@ class LiveBaggage(dict[str, object]):
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, dict) and self.now() == dict(other.items()))
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __repr__(self) -> str:
         return f"<LiveBaggage of {dict.__len__(self)} members and the current passport>"

@@ -149,6 +149,17 @@ def removal(draw: st.DrawFn, d: Draft) -> None:
     d.payload["taints"] = [taint for taint in d.payload["taints"] if taint != gone]
 
 
+def disorder(draw: st.DrawFn, d: Draft) -> None:
+    """Consistent but for the order, or an empty or doubled taint; two of these are fine."""
+    options = [["y", "x"], ["x", "x"], [""], ["", "x"], ["\U0001f600", "\ue000"], ["\ue000", "\U0001f600"], ["x", "y"]]
+    chosen = draw(st.sampled_from(options))
+    if draw(st.booleans()):
+        d.payload["removed_taints"] = chosen
+        d.payload["taints"] = [taint for taint in d.payload["taints"] if taint not in chosen]
+    else:
+        d.payload.update(removed_taints=[], added_taints=chosen, taints=sorted({*d.payload["taints"], *chosen}))
+
+
 def parents(draw: st.DrawFn, d: Draft) -> None:
     now = list(d.payload["parent_ids"])
     known = draw(st.sampled_from([*d.earlier, "b" * 64]))
@@ -314,6 +325,6 @@ def parts(draw: st.DrawFn, d: Draft) -> None:
 
 
 FORGERIES: list[Callable[[st.DrawFn, Draft], None]] = [
-    *(any_member, missing_or_extra, trust_score, labels, taints, removal, parents, policy_context),
+    *(any_member, missing_or_extra, trust_score, labels, taints, removal, disorder, parents, policy_context),
     *(header, raw_header, raw_payload, signer, signature, text, parts),
 ]

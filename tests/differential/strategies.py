@@ -13,7 +13,7 @@ from typing import Any
 from hypothesis import strategies as st
 from reference import chain, entry, trust, verify
 
-from .actors import ACTORS, STRANGER, Actor
+from .actors import ACTORS, ALICE, BOB, STRANGER, Actor
 from .forge import FORGERIES, Draft
 from .values import texts
 
@@ -177,18 +177,18 @@ def rearranged(draw: st.DrawFn) -> Suspect:
     )
 
 
+KNOWLEDGE = ("same", "same", "gone", "wrong", "other alg", "capped", "tied", "tied", "timed", "rotated", "both")
+
+
 @st.composite
 def distrusted(draw: st.DrawFn) -> Suspect:
-    """Valid entries before a verifier that knows less, or allows less."""
-    suspect = draw(passports(min_size=1))
+    """Valid entries of few principals before a verifier that knows less, or allows less."""
+    suspect = draw(passports(min_size=1, actors=draw(st.sampled_from([[ALICE], [ALICE, BOB], ACTORS]))))
+    times = [chain.payload_of(jws)["timestamp_ms"] for jws in suspect.entries]
     keys: KeyList = {}
     for actor in ACTORS:
-        kind = draw(
-            st.sampled_from(
-                ["same", "same", "same", "gone", "wrong", "other alg", "capped", "tied", "timed", "rotated"]
-            )
-        )
-        when = START_MS + draw(st.integers(-1, 1001))
+        kind = draw(st.sampled_from(KNOWLEDGE))
+        when = max(0, draw(st.sampled_from(times)) + draw(st.integers(-1, 1)))  # most mistakes are at the edge
         cap = draw(st.integers(0, 100))
         older = Actor(actor.name, actor.alg if actor.alg != "RS256" else "EdDSA", 1)
         infos = {
@@ -200,6 +200,7 @@ def distrusted(draw: st.DrawFn) -> Suspect:
             "tied": [actor.info(may_sanitise=False)],
             "timed": [actor.info(not_before=when)] if draw(st.booleans()) else [actor.info(not_after=when)],
             "rotated": [older.info(not_after=when), actor.info(not_before=when)],
+            "both": [older.info(), actor.info()],
         }[kind]
         if infos:
             keys[actor.name] = infos
@@ -210,4 +211,4 @@ def suspects() -> st.SearchStrategy[Suspect]:
     forged = passports(forged=True)
     tipped = forged.flatmap(lambda s: st.sampled_from([replace(s, chain_tip="0" * 64), s]))
     known_stranger = passports(forged=True, actors=(*ACTORS, STRANGER))  # signs, but nobody knows them
-    return st.one_of(forged, forged, forged, tipped, known_stranger, rearranged(), distrusted())
+    return st.one_of(forged, forged, forged, tipped, known_stranger, rearranged(), distrusted(), distrusted())

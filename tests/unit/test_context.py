@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kest.core import Passport, PassportVerifier, configure, kest_verified
+from kest.core import Passport, PassportVerifier, configure, invalidate_policy_cache, kest_verified
 from kest.core.context import (
     get_current_agent,
     get_current_jwt,
@@ -450,6 +450,7 @@ def test_roll_over_at_the_bound(configured: Any) -> None:
     step()
     third = step()
     assert len(third) == 3
+    invalidate_policy_cache()  # so that the engine sees the next call
     rolled = step()
     assert len(rolled) == 1
     entry = rolled.decode()[0]

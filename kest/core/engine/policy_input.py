@@ -7,7 +7,8 @@ in its JSON. The context that Cedar policies see is therefore the policy input w
   ``workload`` from ``subject`` and ``parent_hash``, ``policy_names``, ``policy_tier``, ``active_deviations`` from
   ``environment`` appear at the top level too, unless the input already has a member of that name: nothing is
   overwritten;
-- a member that is ``None`` is left out at every depth (ask ``context has user``), also from lists;
+- a member that is ``None`` is left out at every depth (ask ``context has user``); ``None`` in a list is refused, because
+  a shorter list can be a weaker label;
 - a float becomes a Cedar ``decimal`` (``context.args.amount.lessThan(decimal("100.0"))``) if its shortest decimal form
   has at most four fractional digits and fits; otherwise, and an integer beyond 64 bits, becomes that text as a string:
   comparing it is then an evaluation error, which denies, where rounding might have allowed;
@@ -129,7 +130,9 @@ def _cedar_value(value: Any) -> Any:
             )
         return {name: _cedar_value(item) for name, item in value.items() if item is not None}
     if isinstance(value, (list, tuple, AbstractSet)):
-        return [_cedar_value(item) for item in value if item is not None]
+        if None in value:
+            raise PolicyEngineError("the policy input has None in a list, which Cedar cannot say; leave it out or name it")
+        return [_cedar_value(item) for item in value]
     raise TypeError(f"{type(value).__name__} has no Cedar form")
 
 

@@ -1,0 +1,419 @@
+/* Tests of keys, entry ids, chains, verification and packing, including every allocation failing in turn. */
+#include "check.h"
+
+#include "alloc.h"
+#include "pack.h"
+#include "trust.h"
+#include "uuid7.h"
+#include "verify.h"
+
+#include <stdlib.h>
+
+#define CONTEXT                                                                                                \
+    "{\"app_policies\":[],\"deviations\":[],\"enterprise_policies\":[],\"function_policies\":[\"p\"],\"platform_policies\":[]}"
+
+static const uint8_t seed[KEST_SEED_LEN] = {1, 2, 3};
+
+static kest_str str(const char *text)
+{
+    return (kest_str){(const uint8_t *)text, strlen(text)};
+}
+
+/* What one entry of these tests is made of. */
+typedef struct sample {
+    const char *principal;
+    uint8_t trust;
+    const char *added, *removed; /* at most one taint each */
+    const char *override;        /* the label's text, or NULL */
+} sample;
+
+/* Signs an entry over `parents`; NULL on failure. */
+static kest_node *sign(const sample *s, kest_node *const *parents, size_t nparents)
+{
+    kest_str added = str(s->added ? s->added : ""), removed = str(s->removed ? s->removed : "");
+    kest_label labels[2] = {{str("principal"), str(s->principal)}, {str(KEST_LABEL_OVERRIDE), str(s->override ? s->override : "")}};
+    uint8_t id[KEST_UUID_LEN], hashes[8 * KEST_HASH_LEN];
+    kest_taints *sets[8], *taints = NULL;
+    kest_text *principal = NULL;
+    kest_seckey *key = NULL;
+    kest_node *node = NULL;
+    kest_buf payload, header;
+    kest_entry e = {.operation = str("op"), .classification = str("system"), .input_hash = str(""), .entry_id = {id, sizeof id},
+                    .trust = s->trust, .labels = labels, .nlabels = s->override ? 2 : 1, .added = &added, .removed = &removed,
+                    .nadded = s->added != NULL, .nremoved = s->removed != NULL, .policy_context = str(CONTEXT),
+                    .parents = hashes, .nparents = nparents};
+    bool really = false, ok;
+
+    kest_buf_init(&payload);
+    kest_buf_init(&header);
+    for (size_t i = 0; i < nparents; i++) {
+        memcpy(hashes + i * KEST_HASH_LEN, parents[i]->hash, KEST_HASH_LEN);
+        sets[i] = parents[i]->taints;
+    }
+    ok = kest_uuid7(id, &e.timestamp_ms) == KEST_OK && kest_seckey_new(seed, &key) == KEST_OK &&
+         kest_text_new(e.labels[0].value.data, e.labels[0].value.len, &principal) == KEST_OK &&
+         kest_taints_combine(sets, nparents, e.added, e.nadded, e.removed, e.nremoved, &taints, &really) == KEST_OK &&
+         kest_jws_header_write(&header, KEST_ALG_EDDSA, principal->data, principal->len, "JWS") == KEST_OK;
+    if (ok) {
+        const uint8_t flags = (uint8_t)((s->override ? KEST_NODE_LABELLED : 0) | (really ? KEST_NODE_REMOVES : 0));
+        const kest_node_facts facts = {{header.data, header.len}, principal, taints, parents, nparents, e.timestamp_ms, s->trust,
+                                       flags, KEST_ALG_EDDSA};
+
+        e.taints = taints->items;
+        e.ntaints = taints->count;
+        kest_entry_write(&payload, &e);
+        ok = payload.status == KEST_OK && kest_node_layout(&facts, (kest_str){payload.data, payload.len}, &node) == KEST_OK &&
+             kest_node_sign(node, (kest_str){payload.data, payload.len}, key) == KEST_OK;
+    }
+    if (!ok) {
+        kest_node_unref(node);
+        node = NULL;
+    }
+    kest_buf_free(&payload);
+    kest_buf_free(&header);
+    kest_taints_unref(taints);
+    kest_text_unref(principal);
+    kest_seckey_free(key);
+    return node;
+}
+
+static kest_keyring *ring_for(const char *principal, uint8_t max_trust, bool may_sanitise)
+{
+    const kest_grant grant = {0, INT64_MAX, max_trust, may_sanitise};
+    uint8_t raw[KEST_PK_LEN];
+    kest_keyring *ring = NULL;
+    kest_pubkey *key = NULL;
+    kest_seckey *secret = NULL;
+
+    if (kest_seckey_new(seed, &secret) == KEST_OK) {
+        kest_seckey_public(secret, raw);
+        if (kest_pubkey_ed25519(raw, sizeof raw, &key) == KEST_OK && kest_keyring_new(&ring) == KEST_OK &&
+            kest_keyring_add(ring, (const uint8_t *)principal, strlen(principal), key, &grant) != KEST_OK) {
+            kest_keyring_unref(ring);
+            ring = NULL;
+        }
+    }
+    kest_pubkey_unref(key);
+    kest_seckey_free(secret);
+    return ring;
+}
+
+/* A chain of n entries; the nodes own each other, *tip the last. */
+static kest_node *chain(size_t n)
+{
+    const sample s = {"spiffe://t/a", 100, NULL, NULL, NULL};
+    kest_node *tip = NULL;
+
+    while (n--) {
+        kest_node *next = sign(&s, &tip, tip ? 1 : 0);
+
+        kest_node_unref(tip);
+        tip = next;
+        if (!tip)
+            return NULL;
+    }
+    return tip;
+}
+
+static kest_status verify_all(kest_node *const *nodes, size_t count, const kest_keyring *ring, unsigned threads, size_t *index)
+{
+    kest_verdict verdict;
+
+    kest_verify_nodes(nodes, count, ring, threads, &verdict);
+    *index = verdict.index;
+    return verdict.status;
+}
+
+/* ---- entry ids ---- */
+
+static void test_uuid7(void)
+{
+    uint8_t last[KEST_UUID_LEN] = {0}, id[KEST_UUID_LEN], again[KEST_UUID_LEN];
+    kest_uuid7_parts parts;
+    int64_t ms;
+
+    for (int i = 0; i < 5000; i++) {
+        CHECK(kest_uuid7(id, &ms) == KEST_OK);
+        CHECK(memcmp(last, id, sizeof id) < 0);
+        memcpy(last, id, sizeof id);
+    }
+    CHECK(kest_uuid7_split(id, sizeof id, &parts) && (int64_t)parts.unix_ms == ms);
+    kest_uuid7_join(&parts, again);
+    CHECK(memcmp(id, again, sizeof id) == 0);
+    CHECK(!kest_uuid7_split(id, sizeof id - 1, &parts));
+    id[14] = '4';
+    CHECK(!kest_uuid7_split(id, sizeof id, &parts));
+    id[14] = '7';
+    id[0] = 'G';
+    CHECK(!kest_uuid7_split(id, sizeof id, &parts));
+}
+
+/* ---- linking and verification ---- */
+
+static void test_long_chain(void)
+{
+    enum { N = 300 };
+    kest_node *tip = chain(N), **nodes;
+    kest_keyring *ring = ring_for("spiffe://t/a", 100, true), *other = ring_for("spiffe://t/b", 100, true);
+    size_t count, index;
+
+    CHECK(tip && kest_chain_collect(&tip, 1, &nodes, &count) == KEST_OK);
+    CHECK(count == N && nodes[N - 1] == tip && nodes[0]->nparents == 0);
+    for (unsigned threads = 1; threads <= 4; threads++)
+        CHECK(verify_all(nodes, count, ring, threads, &index) == KEST_OK && index == N);
+    CHECK(verify_all(nodes, count, other, 2, &index) == KEST_E_PRINCIPAL && index == 0);
+    nodes[200]->jws[nodes[200]->sig_at + 10] ^= 1; /* 'A'..: still base64url or not, the signature is wrong */
+    for (unsigned threads = 1; threads <= 4; threads++)
+        CHECK(verify_all(nodes, count, ring, threads, &index) == KEST_E_SIGNATURE && index == 200);
+    kest_free(nodes);
+    kest_keyring_unref(ring);
+    kest_keyring_unref(other);
+    kest_node_unref(tip);
+}
+
+static void test_rights(void)
+{
+    const sample low = {"spiffe://t/a", 40, "x", NULL, NULL}, raised = {"spiffe://t/a", 90, NULL, "x", "90"};
+    kest_node *root = sign(&low, NULL, 0), *tip = sign(&raised, &root, 1), *both[2] = {root, tip};
+    kest_keyring *full = ring_for("spiffe://t/a", 100, true), *bounded = ring_for("spiffe://t/a", 80, true);
+    kest_keyring *timid = ring_for("spiffe://t/a", 100, false);
+    size_t index;
+
+    CHECK(tip->taints->count == 0 && (tip->flags & KEST_NODE_RISE) && (tip->flags & KEST_NODE_REMOVES));
+    CHECK(verify_all(both, 2, full, 1, &index) == KEST_OK);
+    CHECK(verify_all(both, 2, bounded, 1, &index) == KEST_E_TRUST_MAX && index == 1);
+    CHECK(verify_all(both, 2, timid, 1, &index) == KEST_E_MAY_NOT_SANITISE && index == 1);
+    kest_keyring_unref(full);
+    kest_keyring_unref(bounded);
+    kest_keyring_unref(timid);
+    kest_node_unref(root);
+    kest_node_unref(tip);
+}
+
+static void add(kest_builder *b, const kest_node *node)
+{
+    CHECK(kest_builder_add(b, node->jws, node->jws_len) == KEST_OK);
+}
+
+static void test_builder_names_what_is_wrong(void)
+{
+    const sample plain = {"spiffe://t/a", 100, NULL, NULL, NULL}, silent_rise = {"spiffe://t/a", 100, NULL, NULL, NULL};
+    const sample low = {"spiffe://t/a", 10, NULL, NULL, NULL}, wrong_label = {"spiffe://t/a", 50, NULL, NULL, "51"};
+    kest_node *root = sign(&low, NULL, 0), *orphan_parent = sign(&plain, NULL, 0), *orphan = sign(&plain, &orphan_parent, 1);
+    kest_node *rise = sign(&silent_rise, &root, 1), *label = sign(&wrong_label, &root, 1), **tips;
+    kest_builder b;
+    size_t count;
+
+    kest_builder_init(&b);
+    add(&b, root);
+    add(&b, root);
+    add(&b, orphan);
+    add(&b, rise);
+    add(&b, label);
+    CHECK(kest_builder_add(&b, (const uint8_t *)"a.b", 3) == KEST_OK);
+    CHECK(b.count == 6 && kest_builder_broken(&b) == 1);
+    CHECK(b.nodes[0]->broken == KEST_OK);
+    CHECK(b.nodes[1]->broken == KEST_E_DUPLICATE);
+    CHECK(b.nodes[2]->broken == KEST_E_PARENT_MISSING);
+    CHECK(b.nodes[3]->broken == KEST_E_TRUST_RISE);
+    CHECK(b.nodes[4]->broken == KEST_E_TRUST_LABEL);
+    CHECK(b.nodes[5]->broken == KEST_E_JWS_PARTS);
+    CHECK(kest_builder_tips(&b, &tips, &count) == KEST_OK && count == 6);
+    kest_free(tips);
+    kest_builder_free(&b);
+    kest_node_unref(root);
+    kest_node_unref(orphan_parent);
+    kest_node_unref(orphan);
+    kest_node_unref(rise);
+    kest_node_unref(label);
+}
+
+static void test_dag(void)
+{
+    const sample s = {"spiffe://t/a", 100, NULL, NULL, NULL};
+    kest_node *root = sign(&s, NULL, 0), *left = sign(&s, &root, 1), *right = sign(&s, &root, 1);
+    kest_node *tips[4] = {left, root, right, left}, **merged, **all, *join;
+    size_t count;
+
+    CHECK(kest_chain_merge(tips, 4, &merged, &count) == KEST_OK && count == 2);
+    join = sign(&s, merged, 2);
+    CHECK(kest_chain_collect(&join, 1, &all, &count) == KEST_OK && count == 4);
+    CHECK(all[0] == root && all[3] == join && !(join->flags & KEST_NODE_LINEAR));
+    CHECK(kest_chain_count(&join, 1, &count) == KEST_OK && count == 4);
+    kest_free(all);
+    kest_free(merged);
+    kest_node_unref(join);
+    kest_node_unref(left);
+    kest_node_unref(right);
+    kest_node_unref(root);
+}
+
+/* ---- packing ---- */
+
+static void round_trip(kest_node *const *nodes, size_t count)
+{
+    kest_buf json, z, back, dense;
+    kest_builder b;
+
+    kest_buf_init(&json);
+    kest_buf_init(&z);
+    kest_buf_init(&back);
+    kest_buf_init(&dense);
+    kest_pack_json(&json, nodes, count);
+    CHECK(kest_pack_z(json.data, json.len, &z) == KEST_OK && kest_unpack_z(z.data, z.len, json.len, &back) == KEST_OK);
+    CHECK(back.len == json.len && memcmp(back.data, json.data, json.len) == 0);
+    back.len = 0;
+    CHECK(kest_unpack_z(z.data, z.len, json.len - 1, &back) == KEST_E_LIMIT);
+    CHECK(kest_pack_dense(nodes, count, &dense) == KEST_OK && dense.len < z.len);
+    kest_builder_init(&b);
+    CHECK(kest_unpack_dense(dense.data, dense.len, json.len, count, &b) == KEST_OK && b.count == count);
+    for (size_t i = 0; i < b.count; i++)
+        CHECK(memcmp(b.nodes[i]->hash, nodes[i]->hash, KEST_HASH_LEN) == 0);
+    kest_builder_free(&b);
+    CHECK(kest_unpack_dense(dense.data, dense.len, json.len, count - 1, &b) == KEST_E_LIMIT);
+    kest_builder_free(&b);
+    for (size_t cut = 0; cut < dense.len; cut += 7) { /* truncated anywhere: refused, and nothing read out of bounds */
+        const kest_status st = kest_unpack_dense(dense.data, cut, json.len, count, &b);
+
+        CHECK(st != KEST_OK);
+        kest_builder_free(&b);
+    }
+    kest_buf_free(&json);
+    kest_buf_free(&z);
+    kest_buf_free(&back);
+    kest_buf_free(&dense);
+}
+
+static void test_packing(void)
+{
+    kest_node *tip = chain(20), **nodes;
+    size_t count;
+
+    CHECK(kest_chain_collect(&tip, 1, &nodes, &count) == KEST_OK);
+    round_trip(nodes, count);
+    round_trip(nodes, 2);
+    kest_free(nodes);
+    kest_node_unref(tip);
+}
+
+/* Changes single bytes of packed forms: whatever comes out, it is an error or entries, never a crash. */
+static void test_packed_noise(void)
+{
+    kest_node *tip = chain(3), **nodes;
+    kest_buf dense;
+    size_t count;
+    uint32_t random = 12345;
+
+    kest_buf_init(&dense);
+    CHECK(kest_chain_collect(&tip, 1, &nodes, &count) == KEST_OK && kest_pack_dense(nodes, count, &dense) == KEST_OK);
+    for (int i = 0; i < 20000; i++) {
+        kest_builder b;
+        uint8_t *at, before;
+
+        random = random * 1664525 + 1013904223;
+        at = &dense.data[random % dense.len];
+        before = *at;
+        *at = (uint8_t) "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"[random >> 26];
+        kest_builder_init(&b);
+        (void)kest_unpack_dense(dense.data, dense.len, 100000, 100, &b);
+        kest_builder_free(&b);
+        *at = before;
+    }
+    CHECK(true);
+    kest_buf_free(&dense);
+    kest_free(nodes);
+    kest_node_unref(tip);
+}
+
+/* ---- every allocation fails once ---- */
+
+static size_t live, calls, fail_at;
+
+static void *failing_malloc(size_t size)
+{
+    void *ptr = ++calls == fail_at ? NULL : malloc(size);
+
+    live += ptr != NULL;
+    return ptr;
+}
+
+static void *failing_realloc(void *ptr, size_t size)
+{
+    void *moved = ++calls == fail_at ? NULL : realloc(ptr, size);
+
+    live += moved && !ptr;
+    return moved;
+}
+
+static void counting_free(void *ptr)
+{
+    live -= ptr != NULL;
+    free(ptr);
+}
+
+/* Signs, joins, packs, unpacks and verifies; true when all of it went well. */
+static bool whole_path(void)
+{
+    const sample s = {"spiffe://t/a", 50, "x", NULL, NULL};
+    kest_node *root = sign(&s, NULL, 0), *left = NULL, *right = NULL, *join = NULL, **all = NULL, **merged = NULL;
+    kest_keyring *ring = ring_for("spiffe://t/a", 100, true);
+    kest_builder b;
+    kest_buf dense;
+    size_t count = 0, index;
+    bool ok = false;
+
+    kest_builder_init(&b);
+    kest_buf_init(&dense);
+    left = root ? sign(&s, &root, 1) : NULL;
+    right = root ? sign(&s, &root, 1) : NULL;
+    if (left && right && ring) {
+        kest_node *tips[2] = {left, right};
+
+        if (kest_chain_merge(tips, 2, &merged, &count) == KEST_OK)
+            join = sign(&s, merged, count);
+    }
+    if (join && kest_chain_collect(&join, 1, &all, &count) == KEST_OK && kest_pack_dense(all, count, &dense) == KEST_OK &&
+        kest_unpack_dense(dense.data, dense.len, 100000, 100, &b) == KEST_OK)
+        ok = verify_all(b.nodes, b.count, ring, 1, &index) == KEST_OK && b.count == 4;
+    kest_free(merged);
+    kest_free(all);
+    kest_buf_free(&dense);
+    kest_builder_free(&b);
+    kest_keyring_unref(ring);
+    kest_node_unref(join);
+    kest_node_unref(left);
+    kest_node_unref(right);
+    kest_node_unref(root);
+    return ok;
+}
+
+static void test_failing_allocator(void)
+{
+    const kest_allocator failing = {failing_malloc, failing_realloc, counting_free};
+    bool ok = false;
+
+    kest_set_allocator(&failing);
+    for (fail_at = 1; !ok && fail_at < 5000; fail_at++) {
+        calls = 0;
+        ok = whole_path();
+        CHECK(live == 0);
+        CHECK(!ok || calls < fail_at);
+    }
+    CHECK(ok);
+    fail_at = 0;
+    kest_set_allocator(NULL);
+}
+
+int main(void)
+{
+    CHECK(kest_crypto_init() == KEST_OK);
+    test_uuid7();
+    test_long_chain();
+    test_rights();
+    test_builder_names_what_is_wrong();
+    test_dag();
+    test_packing();
+    test_packed_noise();
+    test_failing_allocator();
+    return check_report();
+}

@@ -1,0 +1,195 @@
+"""`KestPropagator`: the passport through OpenTelemetry's propagation API.
+
+``OTEL_PROPAGATORS=tracecontext,baggage,kest`` (Kest last: it merges its members into what ``baggage`` has written).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from opentelemetry.baggage import get_all
+from opentelemetry.context import Context, create_key, get_value, set_value
+from opentelemetry.propagators.textmap import (
+    CarrierT,
+    Getter,
+    Setter,
+    TextMapPropagator,
+    default_getter,
+    default_setter,
+)
+
+from kest._kestcore import Passport
+from kest.core.context import caller_var, passport_var
+from kest.errors import KestError
+from kest.http.baggage_header import HEADER, foreign_members
+from kest.http.edge import Arrival, Edge
+from kest.http.egress import EgressGuard
+from kest.http.live_baggage import live_context
+from kest.http.outgoing import Packer, foreign_var
+
+__all__ = ["KestPropagator", "arrival_of", "continued"]
+
+_ARRIVAL = create_key("kest.arrival")
+_FAILURE = create_key("kest.failure")
+
+
+class KestPropagator(TextMapPropagator):
+    """Injects the current passport, and extracts and verifies one.
+
+    Injecting merges Kest's members, as one generation, into the ``baggage`` header of the carrier; other vendors' members stay.
+    Where ``allowed_hosts`` (or ``KEST_ALLOWED_HOSTS``) is set, a carrier gets Kest members only if it names an allowed host in a
+    ``host`` field, because a propagator is not told where a request goes.
+
+    Extracting never raises, as OpenTelemetry asks; what was wrong is kept, and `continued` and `arrival_of` raise it.
+
+    Args:
+        edge: how incoming lineage is judged. None: as configured.
+        packer, guard: how and where it is sent.
+    """
+
+    def __init__(self, edge: Edge | None = None, packer: Packer | None = None, guard: EgressGuard | None = None) -> None:
+        self._edge = edge or Edge()
+        self._packer = packer or Packer()
+        self._guard = guard or EgressGuard()
+
+    def inject(
+        self,
+        carrier: CarrierT,
+        context: Context | None = None,
+        setter: Setter[CarrierT] = default_setter,
+    ) -> None:
+        """Set ``baggage`` on the carrier.
+
+        Raises:
+            PassportTooLargeError: no form fits and there is no cache; nothing may leave with half of its lineage.
+        """
+        written = _written(carrier, context)
+        if not self._allowed(carrier):
+            value = b",".join(foreign_members(written))
+            if value or written:
+                setter.set(carrier, HEADER, value.decode("latin-1"))
+            return
+        value, claims = self._packer.header(written)
+        self._packer.store(claims)
+        if value or written:
+            setter.set(carrier, HEADER, value.decode("latin-1"))
+
+    def extract(
+        self,
+        carrier: CarrierT,
+        context: Context | None = None,
+        getter: Getter[CarrierT] = default_getter,
+    ) -> Context:
+        """A context that knows what the carrier brought; enter it with `continued`."""
+        if context is None:
+            context = Context()
+        lines = [_raw(line) for line in _lines(getter, carrier)]
+        try:
+            arrival = self._edge.read(lines)
+        except KestError as error:
+            return set_value(_FAILURE, error, context)
+        return set_value(_ARRIVAL, arrival, context)
+
+    @property
+    def fields(self) -> set[str]:
+        """The one header that is written."""
+        return {HEADER}
+
+    def _allowed(self, carrier: Any) -> bool:
+        if self._guard.open:
+            return self._guard.allows(None)
+        host, port = _host(carrier)
+        return self._guard.allows(host, port)
+
+
+def arrival_of(context: Context | None = None) -> Arrival:
+    """What `KestPropagator.extract` found.
+
+    Raises:
+        KestError: why it could not be read or verified.
+    """
+    failure = get_value(_FAILURE, context)
+    if isinstance(failure, KestError):
+        raise failure
+    arrival = get_value(_ARRIVAL, context)
+    return arrival if isinstance(arrival, Arrival) else Arrival(Passport())
+
+
+@contextmanager
+def continued(context: Context | None = None) -> Iterator[Arrival]:
+    """Run one item of work (a message, a request) in the lineage that was extracted into this context.
+
+    ``with continued(propagate.extract(message.headers)): ...``
+
+    Raises:
+        KestError: why the lineage could not be read or verified; nothing runs then.
+    """
+    from opentelemetry import context as otel
+
+    arrival = arrival_of(context)
+    tokens = passport_var.set(arrival.passport), caller_var.set(arrival.caller), foreign_var.set(arrival.foreign)
+    attached = otel.attach(live_context(context))
+    try:
+        yield arrival
+    finally:
+        otel.detach(attached)
+        foreign_var.reset(tokens[2])
+        caller_var.reset(tokens[1])
+        passport_var.reset(tokens[0])
+
+
+def _lines(getter: Getter[Any], carrier: Any) -> Iterable[Any]:
+    found = getter.get(carrier, HEADER)
+    return [found] if isinstance(found, (str, bytes)) else found or ()
+
+
+def _raw(line: object) -> bytes:
+    if isinstance(line, bytes):
+        return line
+    # Header text is latin-1 in the guise of str, or was decoded as UTF-8 with what did not fit escaped.
+    text = str(line)
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogateescape" if _escaped(text) else "replace")
+
+
+def _escaped(text: str) -> bool:
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _written(carrier: Any, context: Context | None) -> list[bytes]:
+    """The baggage that is on the carrier already; for a carrier that cannot be read, what the context would have put there."""
+    if isinstance(carrier, Mapping):
+        return [_raw(value) for key, value in carrier.items() if isinstance(key, str) and key.lower() == HEADER]
+    getter = getattr(carrier, "get", None)
+    if callable(getter):
+        value = getter(HEADER)
+        return [] if value is None else [_raw(value)]
+    foreign = {key: value for key, value in get_all(context).items() if not key.startswith("kest.")}
+    members = (f"{quote(key, safe='')}={quote(str(value), safe='')}" for key, value in foreign.items())
+    return [",".join(members).encode()] if foreign else []
+
+
+def _host(carrier: Any) -> tuple[str | None, int | None]:
+    if not isinstance(carrier, Mapping):
+        return None, None
+    for key, value in carrier.items():
+        name = key.decode("latin-1") if isinstance(key, bytes) else str(key)
+        if name.lower() in ("host", ":authority"):
+            text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+            try:
+                parts = urlsplit(f"//{text}")
+                return parts.hostname, parts.port
+            except ValueError:
+                return None, None
+    return None, None
+
+

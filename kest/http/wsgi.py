@@ -1,0 +1,118 @@
+"""`KestWSGIMiddleware`: lineage for WSGI applications (Flask, Django, Pyramid)."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from kest.core.context import caller_var, passport_var
+from kest.core.truststore import TrustStore
+from kest.errors import KestError, PolicyDeniedError
+from kest.http import live_baggage
+from kest.http.edge import Arrival, Edge
+from kest.http.outgoing import foreign_var
+from kest.http.problem import CONTENT_TYPE, problem_body, status_of
+
+__all__ = ["KestWSGIMiddleware"]
+
+log = logging.getLogger("kest.http")
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+ARRIVAL = "kest.arrival"
+_TITLES = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 424: "Failed Dependency"}
+
+
+class KestWSGIMiddleware:
+    """What `KestMiddleware` is for ASGI: ``app.wsgi_app = KestWSGIMiddleware(app.wsgi_app)``.
+
+    The application, and each step of a streamed response, runs in a context of the request's own. The arguments are those of
+    `KestMiddleware`. WSGI servers join several header lines with commas, which for baggage means the same.
+    """
+
+    def __init__(
+        self,
+        app: WSGIApp,
+        trust_store: TrustStore | Mapping[str, Any] | None = None,
+        on_unverified: str | None = None,
+        cache: Any = None,
+        *,
+        require_passport: bool = False,
+        origin: str | None = None,
+        problems: bool = True,
+    ) -> None:
+        self.app = app
+        self._edge = Edge(trust_store, on_unverified, cache, require_passport=require_passport, origin=origin)
+        self._problems = problems
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """See PEP 3333."""
+        if ARRIVAL in environ:
+            return self.app(environ, start_response)
+        header = environ.get("HTTP_BAGGAGE")
+        try:
+            # PEP 3333: header values are bytes in the guise of latin-1 text.
+            arrival = self._edge.read([] if header is None else [header.encode("latin-1")])
+        except KestError as error:
+            return _refused(error, start_response)
+        environ[ARRIVAL] = arrival
+        context = contextvars.copy_context()
+        started = False
+
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            nonlocal started
+            started = True
+            return start_response(*args, **kwargs)
+
+        context.run(_enter, arrival)
+        try:
+            body = context.run(self.app, environ, watched)
+        except PolicyDeniedError as denied:
+            if started or not self._problems:
+                raise
+            return _refused(denied, start_response)
+        return body if isinstance(body, (list, tuple)) and not hasattr(body, "close") else _Body(body, context)
+
+
+def _enter(arrival: Arrival) -> None:
+    passport_var.set(arrival.passport)
+    caller_var.set(arrival.caller)
+    foreign_var.set(arrival.foreign)
+    live_baggage.attach()
+
+
+class _Body:
+    """A streamed response whose every step, and whose closing, runs in the request's context."""
+
+    __slots__ = ("_body", "_context", "_iterator")
+
+    def __init__(self, body: Iterable[bytes], context: contextvars.Context) -> None:
+        self._body, self._context = body, context
+        self._iterator: Iterator[bytes] | None = None
+
+    def __iter__(self) -> _Body:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._iterator is None:
+            self._iterator = self._context.run(iter, self._body)
+        return self._context.run(next, self._iterator)
+
+    def close(self) -> None:
+        """Close the application's iterable (PEP 3333 asks servers to)."""
+        close = getattr(self._body, "close", None)
+        if close is not None:
+            self._context.run(close)
+
+
+def _refused(error: KestError, start_response: StartResponse) -> list[bytes]:
+    status = status_of(error)
+    log.warning("request refused: status=%d reason=%s", status, error)
+    body = problem_body(error)
+    headers = [("Content-Type", CONTENT_TYPE), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")]
+    start_response(f"{status} {_TITLES.get(status, 'Internal Server Error')}", headers)
+    return [body]

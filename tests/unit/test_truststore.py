@@ -1,0 +1,188 @@
+"""TrustStore: every form of key, rights, validity times, rotation, JWK sets."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kest.core import KestEntry, LocalEd25519Provider, Passport, PassportVerifier, TrustStore, VerificationError, sign_entry
+from kest.core.truststore import public_key_of
+from kest.errors import ConfigurationError, JSONSyntaxError, KestError, KeyFormatError
+
+NAME = "spiffe://kest.test/unit"
+
+
+def passport(identity: Any, **kwargs: Any) -> Passport:
+    return Passport([sign_entry(KestEntry("op", **kwargs), identity)])
+
+
+def pem(identity: Any) -> str:
+    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    ed25519 = pytest.importorskip("cryptography.hazmat.primitives.asymmetric.ed25519")
+    key = ed25519.Ed25519PublicKey.from_public_bytes(identity.signer.public_key)
+    text: bytes = key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return text.decode()
+
+
+def test_every_form_of_key(identity: Any) -> None:
+    raw = identity.signer.public_key
+    forms = [identity, raw, bytearray(raw), identity.public_jwk(), public_key_of(raw), pem(identity), pem(identity).encode()]
+    for form in forms:
+        assert len(PassportVerifier.verify(passport(identity), TrustStore({NAME: form}))) == 1
+        assert len(PassportVerifier.verify(passport(identity), {NAME: form})) == 1
+        with pytest.raises(VerificationError):
+            PassportVerifier.verify(passport(LocalEd25519Provider(NAME)), {NAME: form})
+
+
+@pytest.mark.parametrize("key", [b"", b"x" * 31, b"x" * 33, "", "text", 5, None, {}, {"kty": "oct", "k": "AAAA"}, [1]])
+def test_what_is_no_key(key: Any) -> None:
+    with pytest.raises(KeyFormatError):
+        TrustStore().add(NAME, key)
+
+
+def test_secret_keys_are_refused_without_being_quoted(identity: Any) -> None:
+    secret = identity.signer.export_seed().hex()
+    jwk = {**identity.public_jwk(), "d": secret}
+    with pytest.raises(KeyFormatError) as caught:
+        TrustStore({NAME: jwk})
+    assert secret not in str(caught.value)
+
+
+def test_small_order_and_zero_keys_are_refused() -> None:
+    for raw in (bytes(32), b"\x01" + bytes(31), b"\xff" * 32):
+        with pytest.raises(KeyFormatError):
+            TrustStore({NAME: raw})
+
+
+@pytest.mark.parametrize("principal", ["", None, 5, b"x"])
+def test_principals(principal: Any, identity: Any) -> None:
+    with pytest.raises(KeyFormatError):
+        TrustStore().add(principal, identity)
+
+
+@pytest.mark.parametrize(
+    "rights", [{"max_trust": 101}, {"max_trust": -1}, {"max_trust": True}, {"max_trust": 50.0}, {"may_sanitise": 1},
+               {"may_sanitise": "no"}, {"not_before": 2, "not_after": 1}]
+)  # fmt: skip
+def test_malformed_rights(rights: dict[str, Any], identity: Any) -> None:
+    with pytest.raises((TypeError, ValueError, ConfigurationError)):
+        TrustStore().add(NAME, identity, **rights)
+
+
+def test_collection_behaviour(identity: Any) -> None:
+    store = TrustStore({"a": identity, "b": [identity, LocalEd25519Provider("x")]})
+    assert len(store) == 3
+    assert list(store) == ["a", "b"]
+    assert "b" in store
+    assert "c" not in store
+    assert store.remove("b") is True
+    assert store.remove("b") is False
+    assert list(store) == ["a"]
+    assert "keys" in repr(store)
+
+
+def test_changes_take_effect_at_once(identity: Any) -> None:
+    store = TrustStore()
+    one = passport(identity)
+    with pytest.raises(VerificationError, match="principal"):
+        PassportVerifier.verify(one, store)
+    store.add(NAME, identity)
+    PassportVerifier.verify(one, store)
+    store.remove(NAME)
+    with pytest.raises(VerificationError):
+        PassportVerifier.verify(one, store)
+
+
+def test_rotation_by_validity_times() -> None:
+    old, new = LocalEd25519Provider(NAME), LocalEd25519Provider(NAME)
+    store = TrustStore()
+    store.add(NAME, old, not_after=1000)
+    store.add(NAME, new, not_before=1001)
+    for identity, at, good in ((old, 1000, True), (old, 1001, False), (new, 1000, False), (new, 1001, True)):
+        one = passport(identity, timestamp_ms=at)
+        if good:
+            PassportVerifier.verify(one, store)
+        else:
+            with pytest.raises(VerificationError):
+                PassportVerifier.verify(one, store)
+
+
+def test_two_keys_at_the_same_time() -> None:
+    keys = [LocalEd25519Provider(NAME), LocalEd25519Provider(NAME)]
+    store = TrustStore({NAME: keys})
+    for key in keys:
+        PassportVerifier.verify(passport(key), store)
+    with pytest.raises(VerificationError):
+        PassportVerifier.verify(passport(LocalEd25519Provider(NAME)), store)
+
+
+def test_default_validity_is_unlimited(identity: Any) -> None:
+    for at in (0, int(time.time() * 1000), 2**52):
+        PassportVerifier.verify(passport(identity, timestamp_ms=at), {NAME: identity})
+
+
+def test_max_trust_bounds_roots(identity: Any) -> None:
+    store = TrustStore()
+    store.add(NAME, identity, max_trust=60)
+    PassportVerifier.verify(passport(identity, trust_score=60), store)
+    with pytest.raises(VerificationError) as caught:
+        PassportVerifier.verify(passport(identity, trust_score=61), store)
+    assert caught.value.index == 0
+
+
+def test_jwk_set(identity: Any, tmp_path: Path) -> None:
+    other = LocalEd25519Provider("spiffe://kest.test/other")
+    keys = [
+        {**identity.public_jwk(), "kest_max_trust": 40},
+        {**other.public_jwk(), "use": "enc"},
+        {**other.public_jwk(), "kest_may_sanitise": False, "kest_not_before": 0, "kest_not_after": 2**50},
+    ]
+    path = tmp_path / "keys.json"
+    path.write_text(json.dumps({"keys": keys}))
+    for source in (path, str(path), {"keys": keys}):
+        store = TrustStore.from_jwks(source)  # type: ignore[arg-type]
+        assert len(store) == 2
+        PassportVerifier.verify(passport(identity, trust_score=40), store)
+        with pytest.raises(VerificationError):
+            PassportVerifier.verify(passport(identity, trust_score=41), store)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{}, {"keys": {}}, {"keys": [5]}, {"keys": [{}]}, {"keys": [{"kid": "a"}]}, {"keys": [{"kid": 5, "kty": "OKP"}]},
+     {"keys": [{"kid": "", "kty": "OKP", "crv": "Ed25519", "x": "A" * 43}]}],
+)  # fmt: skip
+def test_malformed_jwk_sets(document: Any) -> None:
+    with pytest.raises(KestError):
+        TrustStore.from_jwks(document)
+
+
+@pytest.mark.parametrize("field", [{"kest_max_trust": 500}, {"kest_max_trust": "40"}, {"kest_may_sanitise": "false"},
+                                   {"kest_not_before": "soon"}, {"kest_not_after": 1.5}, {"kest_not_before": True},
+                                   {"kest_max_trust": None}])  # fmt: skip
+def test_malformed_rights_in_a_jwk_set_are_errors(field: dict[str, Any], identity: Any) -> None:
+    with pytest.raises(KestError, match=r"keys\[0\]"):
+        TrustStore.from_jwks({"keys": [{**identity.public_jwk(), **field}]})
+
+
+@pytest.mark.parametrize(
+    ("content", "error"), [(b"{", JSONSyntaxError), (b"[]", KestError), (b"\xff\xfe", KestError), (b"[" * 100_000, KestError)]
+)
+def test_malformed_key_files(content: bytes, error: type[Exception], tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_bytes(content)
+    with pytest.raises(error):
+        TrustStore.from_jwks(path)
+    with pytest.raises(ConfigurationError):
+        TrustStore.from_jwks(tmp_path / "nowhere.json")
+
+
+def test_a_key_file_is_bounded(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.write_bytes(b" " * (5 * 1024 * 1024))
+    with pytest.raises(KeyFormatError):
+        TrustStore.from_jwks(path)
