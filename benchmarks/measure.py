@@ -22,6 +22,9 @@ __all__ = ["Budget", "Row", "Watch", "nanoseconds", "ratios", "rounds_of", "row"
 FOREIGN_LIMIT = 0.15
 """Cores that others may use during a round that counts as quiet."""
 
+ENOUGH = 5
+"""Rounds without which there is no median worth the name."""
+
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -91,18 +94,18 @@ def nanoseconds(function: Callable[[], object], times: int) -> float:
 
 
 def rounds_of(
-    parts: Mapping[str, Callable[[], float]], rounds: int, *, watch: Watch | None = None, patience: float = 2.0
+    parts: Mapping[str, Callable[[], float]], rounds: int, *, watch: Watch | None = None
 ) -> dict[str, list[float]]:
     """Runs every part once per round, in alternating order; name → what it returned, per round.
 
-    With a watch only quiet rounds count, and at most ``patience`` times as many rounds are run to find enough of them.
+    With a watch only quiet rounds count, as far as there are enough of them before its patience ends.
     """
     order = list(parts.items())
     for _, part in order:
         part()
     kept: list[dict[str, float]] = []
     loud: list[tuple[float, dict[str, float]]] = []
-    for number in range(round(rounds * patience) if watch is not None else rounds):
+    for number in range(10 * rounds if watch is not None else rounds):
         values: dict[str, float] = {}
         if watch is not None:
             watch.wait()
@@ -114,11 +117,11 @@ def rounds_of(
             kept.append(values)
         else:
             loud.append((foreign, values))
-        if len(kept) >= rounds:
+        if len(kept) >= rounds or (watch is not None and watch.patience <= 0 and number + 1 >= ENOUGH):
             break
-    if len(kept) < 5:  # better the least disturbed than nothing; the watch's note says so
+    if len(kept) < ENOUGH:  # better the least disturbed than nothing; the watch's note says so
         loud.sort(key=lambda pair: pair[0])
-        kept += [values for _, values in loud[: max(5, rounds // 2) - len(kept)]]
+        kept += [values for _, values in loud[: ENOUGH - len(kept)]]
     return {name: [values[name] for values in kept] for name in parts}
 
 
@@ -131,7 +134,7 @@ def ratios(measured: Mapping[str, Sequence[float]], above: str, below: str) -> l
 class Watch:
     """How many cores everybody else used meanwhile, from /proc/stat; 0 where there is no such file."""
 
-    patience: float = 15.0  # seconds to spend, over all rounds, on waiting until others are done
+    patience: float  # seconds to spend on waiting until others are done, and on rounds that they spoilt
     loud: int = 0
     quiet: int = 0
     _wall: float = field(default=0.0, init=False)
@@ -160,11 +163,12 @@ class Watch:
             self.quiet += 1
         else:
             self.loud += 1
+            self.patience -= time.monotonic() - self._wall
         return foreign
 
     @property
     def note(self) -> str:
-        if self.quiet >= 5:
+        if self.quiet >= ENOUGH:
             return f"{self.loud} more rounds not counted: others used the cores" if self.loud else ""
         return f"NOISY: others used the cores in {self.loud} of {self.quiet + self.loud} rounds"
 

@@ -14,7 +14,7 @@ __version__ = "0.3.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name.startswith("_"):  # dunders and submodules of C: never a reason to import everything
+    if name.startswith("_") and name != "__all__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import kest.core
 

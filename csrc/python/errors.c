@@ -16,7 +16,6 @@ static PyObject *class_for(kest_state *state, kest_status status)
     case KEST_E_KEY:
         return state->key_error;
     case KEST_E_INFLATE:
-    case KEST_E_LIMIT:
     case KEST_E_B64:
     case KEST_E_JSON:
         return state->baggage_error;
@@ -29,7 +28,8 @@ PyObject *kest_raise(kest_state *state, kest_status status)
 {
     if (status == KEST_E_NOMEM)
         return PyErr_NoMemory();
-    PyErr_SetString(class_for(state, status), kest_strerror(status));
+    PyErr_SetString(class_for(state, status), status == KEST_E_LIMIT ? "an entry is larger than the 16 MiB that Kest accepts"
+                                                                      : kest_strerror(status));
     return NULL;
 }
 

@@ -25,7 +25,6 @@ COLUMNS = (
     Column("trust", right=True),
     Column("taints", 14),
     Column("parents", 8),
-    Column("time (UTC)", 12),
 )
 
 
@@ -125,10 +124,10 @@ def _show(rows: list[Row], places: dict[str, int], full: bool) -> None:
     if not rows:
         print("The passport is empty.")
         return
-    stamp = _clock(rows)
+    title, stamp = _clock(rows)
     cells = [_cells(row, places, stamp) for row in rows]
     more = paint.more
-    heading, *lines = table(COLUMNS, cells, columns, more)
+    heading, *lines = table([*COLUMNS, Column(title, 12)], cells, columns, more)
     print("\n" + paint.bold("  ".join(heading).rstrip()))
     for row, cells_of_row in zip(rows, lines, strict=True):
         _show_row(row, cells_of_row, paint)
@@ -155,18 +154,19 @@ def _show_detail(name: str, value: str, colour: Callable[[str], str], columns: i
         name = ""
 
 
-def _clock(rows: list[Row]) -> Callable[[int], str]:
-    """Times of one day as a time with milliseconds; of several, with the date."""
+def _clock(rows: list[Row]) -> tuple[str, Callable[[int], str]]:
+    """The heading and the form of times: of one day, the time with milliseconds under the date; else both in each."""
     times = [_utc(row.payload["timestamp_ms"]) for row in rows if row.payload is not None]
-    one_day = len({time.date() if time else None for time in times}) == 1
+    days = {time.date() if time else None for time in times}
+    day = days.pop() if len(days) == 1 else None
 
     def show(timestamp_ms: int) -> str:
         time = _utc(timestamp_ms)
         if time is None:
             return f"{timestamp_ms} ms"
-        return f"{time:%H:%M:%S}.{timestamp_ms % 1000:03}" if one_day else f"{time:%Y-%m-%d %H:%M:%S}"
+        return f"{time:%H:%M:%S}.{timestamp_ms % 1000:03}" if day else f"{time:%Y-%m-%d %H:%M:%S}"
 
-    return show
+    return (f"{day} UTC" if day else "time (UTC)"), show
 
 
 def _utc(timestamp_ms: int) -> datetime | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,9 @@ from kest.errors import ConfigurationError, JSONSyntaxError, KestError, KeyForma
 
 __all__ = ["TrustStore", "public_key_of"]
 
+log = logging.getLogger("kest")
+
+_KINDS = (("OKP", "Ed25519"), ("EC", "P-256"), ("RSA", None))
 FOREVER = 2**62  # milliseconds; any int64 time is before it
 MAX_JWKS_BYTES = 4 * 1024 * 1024
 
@@ -144,7 +148,9 @@ class TrustStore:
     def _add_jwk(self, jwk: Any) -> None:
         if not isinstance(jwk, Mapping) or not isinstance(jwk.get("kid"), str):
             raise KeyFormatError("each key is an object whose 'kid' names the principal")
-        if jwk.get("use", "sig") != "sig":
+        if jwk.get("use", "sig") != "sig" or (jwk.get("kty"), jwk.get("crv")) not in _KINDS:
+            # A set may hold keys for other purposes; section 5 says to ignore them.
+            log.info("key %r of a JWK set is not for signatures that Kest verifies; ignored", jwk["kid"])
             return
         self.add(
             jwk["kid"],

@@ -6,11 +6,9 @@ from collections.abc import Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 from kest.core.cache import CLAIM_TTL
-from kest.core.context import caller_var
 from kest.errors import ConfigurationError
-from kest.http.baggage_header import HEADER, PREFIX, foreign_members
-from kest.http.egress import EgressGuard
-from kest.http.outgoing import Packer
+from kest.http.baggage_header import HEADER
+from kest.http.interceptor import Interceptor
 
 if TYPE_CHECKING:
     import httpx
@@ -81,20 +79,19 @@ class KestHttpxInterceptor(_Transport):
             )
         self._sync = self._async = wrapped
         self._options = transport_options
-        self._guard = EgressGuard(allowed_hosts, token_hosts)
-        self._packer = Packer(cache, dense, max_header, claim_ttl, user_salt)
+        self._kest = Interceptor(allowed_hosts, token_hosts, user_salt, cache, dense, max_header, claim_ttl)
 
     # --- as a transport ---
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send with the passport (called by `httpx.Client`)."""
-        self._packer.store(self._prepare(request))
+        self._kest.packer.store(self._prepare(request))
         response: httpx.Response = self._sync_transport().handle_request(request)
         return response
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send with the passport (called by `httpx.AsyncClient`)."""
-        await self._packer.store_async(self._prepare(request))
+        await self._kest.packer.store_async(self._prepare(request))
         response: httpx.Response = await self._async_transport().handle_async_request(request)
         return response
 
@@ -140,7 +137,7 @@ class KestHttpxInterceptor(_Transport):
 
     def __call__(self, request: httpx.Request) -> _Done:
         """Prepare a request (called by either kind of client)."""
-        self._packer.store(self._prepare(request))
+        self._kest.packer.store(self._prepare(request))
         return _DONE
 
     # --- the work ---
@@ -148,34 +145,23 @@ class KestHttpxInterceptor(_Transport):
     def _prepare(self, request: httpx.Request) -> dict[str, str]:
         """Set the headers; returns the claims to store before the request leaves."""
         url = request.url
-        host = url.raw_host.decode("ascii")
-        port = url.port if url.port is not None else {"https": 443, "http": 80}.get(url.scheme)
-        self._token(request, url.scheme, host, port)
         lines = [value for name, value in request.headers.raw if name.lower() == HEADER_BYTES]
-        if not self._guard.allows(host, port):
-            if any(PREFIX in line or b"%" in line for line in lines):
-                _replace(request, b",".join(foreign_members(lines)))
-            return {}
-        value, claims = self._packer.header(lines)
-        if value or lines:
-            _replace(request, value)
-        return claims
-
-    def _token(self, request: httpx.Request, scheme: str, host: str, port: int | None) -> None:
-        token = caller_var.get().jwt
-        if self._guard.allows_token(scheme, host, port):
-            if token is not None and "authorization" not in request.headers:
-                request.headers["authorization"] = f"Bearer {token}"
-                request.extensions = {**request.extensions, _TOKEN: True}
-        elif request.extensions.get(_TOKEN):  # a redirect of a request that we gave the token to
-            request.headers.pop("authorization", None)
+        prepared = self._kest.prepare(url.scheme, url.raw_host.decode("ascii"), url.port, lines)
+        if prepared.baggage or lines:
+            _replace(request, prepared.baggage)
+        if prepared.token is not None and "authorization" not in request.headers:
+            request.headers["authorization"] = f"Bearer {prepared.token}"
+            request.extensions = {**request.extensions, _TOKEN: True}
+        elif not prepared.token_host and request.extensions.get(_TOKEN):
+            request.headers.pop("authorization", None)  # a redirect of a request that we gave the token to
+        return prepared.claims
 
 
 HEADER_BYTES = HEADER.encode()
 
 
 def _replace(request: httpx.Request, value: bytes) -> None:
-    """One ``baggage`` line in place of all there were; the other headers keep their bytes and order."""
+    """One ``baggage`` line in place of all there were; other headers keep their bytes and order."""
     headers = [(name, old) for name, old in request.headers.raw if name.lower() != HEADER_BYTES]
     if value:
         headers.append((HEADER_BYTES, value))

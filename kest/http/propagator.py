@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -27,6 +27,7 @@ from kest.errors import KestError
 from kest.http.baggage_header import HEADER, foreign_members
 from kest.http.edge import Arrival, Edge
 from kest.http.egress import EgressGuard
+from kest.http.interceptor import header_bytes
 from kest.http.live_baggage import live_context
 from kest.http.outgoing import Packer, foreign_var
 
@@ -39,9 +40,9 @@ _FAILURE = create_key("kest.failure")
 class KestPropagator(TextMapPropagator):
     """Injects the current passport, and extracts and verifies one.
 
-    Injecting merges Kest's members, as one generation, into the ``baggage`` header of the carrier; other vendors' members stay.
-    Where ``allowed_hosts`` (or ``KEST_ALLOWED_HOSTS``) is set, a carrier gets Kest members only if it names an allowed host in a
-    ``host`` field, because a propagator is not told where a request goes.
+    Injecting merges Kest's members, as one generation, into the ``baggage`` header of the carrier; other vendors' members
+    stay. Where ``allowed_hosts`` (or ``KEST_ALLOWED_HOSTS``) is set, a carrier gets Kest members only if it names an
+    allowed host in a ``host`` field, because a propagator is not told where a request goes.
 
     Extracting never raises, as OpenTelemetry asks; what was wrong is kept, and `continued` and `arrival_of` raise it.
 
@@ -67,14 +68,15 @@ class KestPropagator(TextMapPropagator):
             PassportTooLargeError: no form fits and there is no cache; nothing may leave with half of its lineage.
         """
         written = _written(carrier, context)
-        if not self._allowed(carrier):
+        if self._allowed(carrier):
+            value, claims = self._packer.header(written)
+            self._packer.store(claims)
+        else:
             value = b",".join(foreign_members(written))
-            if value or written:
-                setter.set(carrier, HEADER, value.decode("latin-1"))
-            return
-        value, claims = self._packer.header(written)
-        self._packer.store(claims)
         if value or written:
+            if isinstance(carrier, MutableMapping):  # other spellings of the same header
+                for key in [k for k in carrier if isinstance(k, str) and k != HEADER and k.lower() == HEADER]:
+                    del carrier[key]
             setter.set(carrier, HEADER, value.decode("latin-1"))
 
     def extract(
@@ -86,7 +88,7 @@ class KestPropagator(TextMapPropagator):
         """A context that knows what the carrier brought; enter it with `continued`."""
         if context is None:
             context = Context()
-        lines = [_raw(line) for line in _lines(getter, carrier)]
+        lines = [header_bytes(line) for line in _lines(getter, carrier)]
         try:
             arrival = self._edge.read(lines)
         except KestError as error:
@@ -146,33 +148,14 @@ def _lines(getter: Getter[Any], carrier: Any) -> Iterable[Any]:
     return [found] if isinstance(found, (str, bytes)) else found or ()
 
 
-def _raw(line: object) -> bytes:
-    if isinstance(line, bytes):
-        return line
-    # Header text is latin-1 in the guise of str, or was decoded as UTF-8 with what did not fit escaped.
-    text = str(line)
-    try:
-        return text.encode("latin-1")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogateescape" if _escaped(text) else "replace")
-
-
-def _escaped(text: str) -> bool:
-    try:
-        text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _written(carrier: Any, context: Context | None) -> list[bytes]:
-    """The baggage that is on the carrier already; for a carrier that cannot be read, what the context would have put there."""
+    """The baggage that is on the carrier already; where it cannot be read, what the context would have put there."""
     if isinstance(carrier, Mapping):
-        return [_raw(value) for key, value in carrier.items() if isinstance(key, str) and key.lower() == HEADER]
+        return [header_bytes(value) for key, value in carrier.items() if isinstance(key, str) and key.lower() == HEADER]
     getter = getattr(carrier, "get", None)
     if callable(getter):
         value = getter(HEADER)
-        return [] if value is None else [_raw(value)]
+        return [] if value is None else [header_bytes(value)]
     foreign = {key: value for key, value in get_all(context).items() if not key.startswith("kest.")}
     members = (f"{quote(key, safe='')}={quote(str(value), safe='')}" for key, value in foreign.items())
     return [",".join(members).encode()] if foreign else []

@@ -36,6 +36,7 @@ _PLAIN = re.compile(r'\["[A-Za-z0-9_.,"-]+"\]\Z')
 
 # A set, in C, of the hashes of entries that verify under one ring; without it every entry is verified each time.
 _SeenEntries: Any = getattr(_kestcore, "SeenEntries", None)
+_verify_passport: Any = _kestcore.verify_passport
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,12 @@ class VerifiedPassports:
         if unpacked.ring is ring:
             return
         if _SeenEntries is None:
-            _kestcore.verify_passport(unpacked.passport, ring)
+            _verify_passport(unpacked.passport, ring)
         else:
             with self._lock:
                 self._for(ring)
                 seen = self._seen
-            _kestcore.verify_passport(unpacked.passport, ring, 0, seen)
+            _verify_passport(unpacked.passport, ring, 0, seen)
         if unpacked.text is not None:
             self._remember(unpacked.text, unpacked.passport, ring)
 

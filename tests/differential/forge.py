@@ -99,6 +99,45 @@ def any_member(draw: st.DrawFn, d: Draft) -> None:
     d.payload[draw(st.sampled_from(sorted(schema.MEMBERS)))] = draw(st.sampled_from(ODD_VALUES))
 
 
+NEAR_MISSES: dict[str, list[Any]] = {
+    "schema_version": ["0.3", "0.3.0 ", "0.4.0", "0.2.0", 3],
+    "runtime": [
+        {"name": "other", "version": ""},
+        {"name": "x"},
+        {"name": 1, "version": "0.3.0"},
+        {"name": "", "version": "", "x": ""},
+    ],
+    "entry_id": [
+        *(
+            "0192f0c1-7a3b-7c4d-ce5f-0123456789ab",
+            "0192f0c1-7a3b-7c4d-7e5f-0123456789ab",
+            "0192f0c1-7a3b-7c4d-be5f-0123456789ab",
+        ),
+        *(
+            "0192f0c1-7a3b-8c4d-8e5f-0123456789ab",
+            "0192f0c1-7a3b-7C4d-8e5f-0123456789ab",
+            "0192f0c1+7a3b-7c4d-8e5f-0123456789ab",
+        ),
+    ],
+    "classification": ["SYSTEM", "sanitiser", "snapshot", ""],
+    "input_hash": ["0" * 63, "0" * 64, "0" * 65, "A" + "0" * 63, "0" * 63 + "g", "0" * 63 + "\n"],
+    "timestamp_ms": [-1, 0, True, 0.5, canonical.MAX_INT, "1", None],
+    "trust_score": [-1, 0, 100, 101, True, False, 0.5, None, "100", 356, 2**32, canonical.MAX_INT],
+    "labels": [{"principal": ""}, {"principal": "", "x": "y"}],
+    "environment": [[], None, {"": ""}],
+    "otel_context": [[], None, {"a": None}],
+    "metadata": [{}, [], "", False, 0],
+    "content_hash": [None, "0", "0" * 64],
+}
+
+
+def near_miss(draw: st.DrawFn, d: Draft) -> None:
+    name = draw(st.sampled_from(sorted(NEAR_MISSES)))
+    d.payload[name] = draw(st.sampled_from(NEAR_MISSES[name]))
+    if name == "labels":
+        d.header["kid"] = d.payload["labels"]["principal"]
+
+
 def missing_or_extra(draw: st.DrawFn, d: Draft) -> None:
     if draw(st.booleans()):
         del d.payload[draw(st.sampled_from(sorted(schema.MEMBERS)))]
@@ -112,6 +151,13 @@ def trust_score(draw: st.DrawFn, d: Draft) -> None:
     d.payload["trust_score"] = draw(st.one_of(st.integers(0, 100), st.sampled_from([-1, 101, True, 99.5, "50", None])))
     if draw(st.booleans()):
         d.payload["labels"][entry.OVERRIDE_LABEL] = str(d.payload["trust_score"])
+
+
+def rise(draw: st.DrawFn, d: Draft) -> None:
+    """A little or a lot more trust, with nothing that says so (a root may)."""
+    score = d.payload["trust_score"]
+    d.payload["trust_score"] = draw(st.sampled_from([100, min(100, score + 1)]))
+    d.payload["labels"].pop(entry.OVERRIDE_LABEL, None)
 
 
 def labels(draw: st.DrawFn, d: Draft) -> None:
@@ -186,7 +232,6 @@ def header(draw: st.DrawFn, d: Draft) -> None:
         *({"alg": alg} for alg in ("none", "HS256", "ES256", "RS256", "EdDSA", "eddsa", "PS256", "", None, 1)),
         *({"typ": typ} for typ in ("JWT", "jws", "", None, "kest-outcome+jws")),
         *({"kid": kid} for kid in ("", None, STRANGER.name, ACTORS[0].name, 1)),
-        *({"crit": crit} for crit in ([], ["b64"], None, ["exp"], "b64")),
         *({"x5c": x5c} for x5c in (["MIIB"], ["MIIB", "MIIC"], [], [1], "MIIB", None)),
         *({name: ""} for name in ("jwk", "jku", "x5u", "b64", "zip", "cty", "")),
     ]
@@ -236,6 +281,11 @@ def respell(draw: st.DrawFn, value: Any) -> bytes:
         text[:1] + b'"zz":' + b"[" * 64 + b"]" * 64 + b"," + text[1:],
     ]
     return draw(st.sampled_from(options))
+
+
+def critical(draw: st.DrawFn, d: Draft) -> None:
+    """RFC 7515, 4.1.11: what must be understood is refused, since nothing is."""
+    d.header["crit"] = draw(st.sampled_from([[], ["b64"], ["exp"], "b64", None, ["alg"]]))
 
 
 def raw_header(draw: st.DrawFn, d: Draft) -> None:
@@ -325,6 +375,6 @@ def parts(draw: st.DrawFn, d: Draft) -> None:
 
 
 FORGERIES: list[Callable[[st.DrawFn, Draft], None]] = [
-    *(any_member, missing_or_extra, trust_score, labels, taints, removal, disorder, parents, policy_context),
-    *(header, raw_header, raw_payload, signer, signature, text, parts),
+    *(any_member, near_miss, missing_or_extra, trust_score, labels, taints, removal, disorder, parents, policy_context),
+    *(rise, critical, header, raw_header, raw_payload, signer, signature, text, parts),
 ]

@@ -306,7 +306,21 @@ deep_texts = st.builds(
     st.integers(60, 70),
     st.sampled_from([b"", b"1", b"{}", b'"["', b'"\\"["']),
 )
+keys_twice = st.builds(
+    lambda first, second, name, again: (
+        b"[" * 2 + b"{" + name + b":" + first + b',"z":{},' + again + b":" + second + b"}]]"
+    ),
+    st.sampled_from([b"1", b'{"a":2}', b"[]"]),
+    st.sampled_from([b"1", b'{"a":2,"b":[]}', b"[]"]),
+    *[
+        st.sampled_from(
+            [b'"a"', b'"\\u0061"', b'"b"', b'""', b'"\\u00e9"', '"é"'.encode(), b'"\\ud83d\\ude00"', '"😀"'.encode()]
+        )
+    ]
+    * 2,
+)
 any_texts = st.one_of(
+    keys_twice,
     json_texts,
     edited(json_texts, _TOKENS),
     st.lists(st.sampled_from(_TOKENS), max_size=8).map(b"".join),

@@ -415,6 +415,7 @@ def each(member: str, code: str, *values: Any) -> list[tuple[dict[str, Any], str
             UUID.upper(),
             str(uuid.UUID(int=0)),
             "0192f0c1-7a3b-4c4d-8e5f-0123456789ab",
+            "0192f0c1-7a3b-7c4d-ce5f-0123456789ab",
             "",
             UUID + "\n",
             7,

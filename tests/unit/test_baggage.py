@@ -41,7 +41,7 @@ def test_inline_form_is_the_json_array_itself() -> None:
 
 
 def test_compressed_form_is_zlib_level_1_in_base64url() -> None:
-    passport = made(4)
+    passport = made(6)
     packed = BaggageManager.pack(passport)
     assert set(packed) == {"kest.passport_z", "kest.chain_tip"}
     text = packed["kest.passport_z"]
@@ -235,7 +235,7 @@ def test_simple_cache_is_bounded_and_forgets() -> None:
     assert cache.get("9") == "x"
     assert cache.get("0") is None
     cache.set("big", "y" * 99)
-    assert len(cache) == 2 or len(cache) == 1
+    assert 1 <= len(cache) <= 2
     assert cache.get("big") == "y" * 99
     with pytest.raises(KestError):
         cache.set("bigger", "z" * 101)

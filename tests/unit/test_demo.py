@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -47,7 +48,7 @@ def test_demo_succeeds_and_says_what_happened(demo: tuple[subprocess.CompletedPr
     assert "NOT AS EXPECTED" not in done.stdout
     assert "\x1b" not in done.stdout  # piped: no colours
     assert max(map(len, done.stdout.splitlines())) <= 80
-    rows = [line.split() for line in done.stdout.splitlines() if line[:2].strip().isdigit()]
+    rows = [line.split() for line in done.stdout.splitlines() if re.match(r"[ \d]\d  \w", line)]
     assert [(row[1], row[3], row[-1]) for row in rows] == [
         ("load_penguins", "60", "allowed"),
         ("read_request", "40", "allowed"),

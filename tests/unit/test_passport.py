@@ -76,7 +76,7 @@ def test_entry_payload_is_canonical_and_signed(identity: Any) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"trust_score": True}, {"trust_score": 101}, {"trust_score": -1}, {"trust_score": 1.0}, {"trust_score": "1"},
-     {"classification": "other"}, {"parent_ids": ("1",)}, {"parent_ids": ()}, {"parent_ids": ("A" * 64,)},
+     {"classification": "other"}, {"parent_ids": ("1",)}, {"parent_ids": ("A" * 64,)},
      {"parent_ids": ("0", "0" * 64)}, {"parent_ids": ("a" * 64, "a" * 64)}, {"labels": {"a": 1}},
      {"labels": {"principal": "another"}}, {"labels": {1: "a"}}, {"added_taints": [""]}, {"added_taints": "abc"},
      {"added_taints": [1]}, {"taints": ["\ud800"]}, {"input_hash": "xyz"}, {"input_hash": 5}, {"entry_id": "x"},

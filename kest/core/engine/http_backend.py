@@ -1,0 +1,180 @@
+"""httpcore network backends whose timeouts are deadlines.
+
+httpcore hands the ``timeout`` extension of a request unchanged to each operation on the network, so that a server that
+sends a byte now and then is never late. Here the extension holds a point on the monotonic clock instead of a duration
+(:func:`deadline_extension`), and each operation gets the time that is left until then: connecting, TLS, sending and
+receiving share one limit.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import httpcore
+
+from kest.core.engine.http_client import call_with_deadline
+
+__all__ = ["AsyncDeadlineBackend", "DeadlineBackend", "DeadlinePool", "deadline_extension", "time_left"]
+
+WRITE_BYTES = 4096
+"""Most bytes per write: few enough for a socket that accepts any to accept all, so that no write waits twice."""
+
+
+def deadline_extension(deadline: float) -> dict[str, Any]:
+    """The request extension by which the backends learn the deadline."""
+    return {"timeout": {"connect": deadline, "read": deadline, "write": deadline}}
+
+
+def time_left(deadline: float | None) -> float:
+    """Seconds until ``deadline``; a request without one is late from the start.
+
+    Raises:
+        httpcore.TimeoutException: none are left.
+    """
+    left = (deadline or 0.0) - time.monotonic()
+    if left <= 0:
+        raise httpcore.TimeoutException("the deadline has passed")
+    return left
+
+
+class DeadlineStream(httpcore.NetworkStream):
+    """A connection. ``unheard`` is true from a write until the next read: a response that arrives in that state was
+    sent before its request, and is the rest of what the server answered to another one."""
+
+    def __init__(self, stream: httpcore.NetworkStream) -> None:
+        self._stream = stream
+        self.unheard = True
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        self.unheard = False
+        return self._stream.read(max_bytes, time_left(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self.unheard = True
+        for start in range(0, len(buffer), WRITE_BYTES):
+            self._stream.write(buffer[start : start + WRITE_BYTES], time_left(timeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return DeadlineStream(self._stream.start_tls(ssl_context, server_hostname, time_left(timeout)))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class DeadlineBackend(httpcore.NetworkBackend):
+    """Blocking connections. Host names are resolved within the deadline too, and their addresses share it."""
+
+    def __init__(self) -> None:
+        self._backend = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        addresses = _addresses(host, port, timeout)
+        for remaining in range(len(addresses), 0, -1):
+            # A share of the time each, so that an address that swallows packets does not hide the next one.
+            share = time_left(timeout) / remaining
+            try:
+                return DeadlineStream(
+                    self._backend.connect_tcp(addresses[-remaining], port, share, local_address, socket_options)
+                )
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                if remaining == 1:
+                    raise
+        raise httpcore.ConnectError("the host has no address")
+
+    def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None
+    ) -> httpcore.NetworkStream:
+        return DeadlineStream(self._backend.connect_unix_socket(path, time_left(timeout), socket_options))
+
+
+def _addresses(host: str, port: int, deadline: float | None) -> list[str]:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        found = call_with_deadline(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), time_left(deadline))
+        return list(dict.fromkeys(str(address[0]) for *_, address in found))
+    return [host]
+
+
+class DeadlinePool(httpcore.ConnectionPool):
+    """Connections for all threads of a process, closed with the last reference to the pool: dropping it closes the idle
+    ones at once and the others when their requests are done."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(network_backend=DeadlineBackend(), **settings)
+
+    def close_unlocked(self) -> None:
+        """Close the connections of a pool that nobody else can be using, without its lock: in a child process that
+        lock may have been copied while a thread of the parent held it."""
+        for connection in self.connections:
+            connection.close()
+
+    __del__ = close_unlocked
+
+
+class AsyncDeadlineStream(httpcore.AsyncNetworkStream):
+    """:class:`DeadlineStream` on an event loop."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self.unheard = True
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        self.unheard = False
+        return await self._stream.read(max_bytes, time_left(timeout))
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self.unheard = True
+        await self._stream.write(buffer, time_left(timeout))
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        return AsyncDeadlineStream(await self._stream.start_tls(ssl_context, server_hostname, time_left(timeout)))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class AsyncDeadlineBackend(httpcore.AsyncNetworkBackend):
+    """:class:`DeadlineBackend` on an event loop."""
+
+    def __init__(self) -> None:
+        self._backend = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        return AsyncDeadlineStream(
+            await self._backend.connect_tcp(host, port, time_left(timeout), local_address, socket_options)
+        )
+
+    async def connect_unix_socket(
+        self, path: str, timeout: float | None = None, socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None
+    ) -> httpcore.AsyncNetworkStream:
+        return AsyncDeadlineStream(await self._backend.connect_unix_socket(path, time_left(timeout), socket_options))
