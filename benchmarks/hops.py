@@ -70,10 +70,12 @@ class Hops:
 
     seed: int = 0
     services: int = 5
+    repeated_inputs: float = 0.0  # share of calls with arguments that this flow has seen before
     rng: random.Random = field(init=False)
     workloads: list[Service] = field(init=False)
     passport: Passport = field(init=False)
     at: int = field(default=0, init=False)
+    inputs: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.rng = rng = random.Random(self.seed)
@@ -108,9 +110,15 @@ class Hops:
         trust = 80 if lifted else (min(score, 100) if not before else parents * score // 100)
         self.passport = before.seal(
             signer or service.signer, operation, classification, trust, False, self.labels, added, removed, self.contexts[self.at],
-            rng.randbytes(32).hex(), service.entry_id(self.now), self.now,
+            self._input_hash(), service.entry_id(self.now), self.now,
         )
         return self.passport
+
+    def _input_hash(self) -> str:
+        if self.inputs and self.repeated_inputs and self.rng.random() < self.repeated_inputs:
+            return self.rng.choice(self.inputs)
+        self.inputs.append(self.rng.randbytes(32).hex())
+        return self.inputs[-1]
 
     def walk(self, count: int) -> Passport:
         """``count`` more calls."""

@@ -6,9 +6,8 @@ import asyncio
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
 
 from benchmarks.measure import Budget, Row, Watch, ratios, rounds_of, row
 from benchmarks.sign import Case

@@ -72,6 +72,8 @@ typedef struct kest_builder {
     uint32_t *slots; /* open addressing on the hash; index + 1, 0: empty */
     size_t nslots;   /* a power of two */
 } kest_builder;
+/* One entry after those of `b`: a node linked to its parents there, or a broken one. The caller adds it. */
+kest_status kest_node_from_text(const kest_builder *b, const uint8_t *jws, size_t len, kest_node **out);
 void kest_builder_init(kest_builder *b);
 void kest_builder_free(kest_builder *b);
 /* Appends one entry. Fails only for want of memory or above KEST_MAX_JWS; a text that is not an acceptable entry becomes a
@@ -79,6 +81,8 @@ void kest_builder_free(kest_builder *b);
 kest_status kest_builder_add(kest_builder *b, const uint8_t *jws, size_t len);
 /* Appends a node that exists (by reference), unless one of its hash is there already. */
 kest_status kest_builder_share(kest_builder *b, kest_node *node);
+/* The same nodes in the same order, broken ones too. `out` needs no kest_builder_init; untouched on failure. */
+kest_status kest_builder_copy(const kest_builder *b, kest_builder *out);
 kest_node *kest_builder_find(const kest_builder *b, const uint8_t hash[KEST_HASH_LEN]);
 /* The nodes that no other node names as a parent; *out (kest_free) holds borrowed pointers sorted by hash. */
 kest_status kest_builder_tips(const kest_builder *b, kest_node ***out, size_t *count);

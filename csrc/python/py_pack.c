@@ -91,8 +91,13 @@ static int unpack_args(kest_state *state, PyObject *args, kest_str *text, size_t
     PyObject *arg;
     Py_ssize_t bytes, entries;
 
-    if (!PyArg_ParseTuple(args, "Unn", &arg, &bytes, &entries) || kest_str_view(state, arg, "text", text) < 0)
+    if (!PyArg_ParseTuple(args, "Unn", &arg, &bytes, &entries))
         return -1;
+    if (kest_str_view(state, arg, "text", text) < 0) {
+        if (PyErr_ExceptionMatches(state->canonicalization_error))
+            PyErr_SetString(state->baggage_error, "packed passport refused: not base64url");
+        return -1;
+    }
     *max_bytes = bytes > 0 ? (size_t)bytes : 0;
     *max_entries = entries > 0 ? (size_t)entries : 0;
     return 0;

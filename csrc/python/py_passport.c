@@ -394,11 +394,15 @@ static PyObject *passport_serialize(PassportObject *self, PyObject *unused)
 
 static PyObject *passport_reduce(PassportObject *self, PyObject *unused)
 {
-    PyObject *make = PyObject_GetAttrString((PyObject *)Py_TYPE(self), "deserialize"), *text = NULL, *result = NULL;
+    PyObject *make = PyObject_GetAttrString((PyObject *)Py_TYPE(self), "_restore"), *text = NULL, *taints = NULL;
+    PyObject *continues = NULL, *result = NULL;
 
     (void)unused;
-    if (make && (text = passport_serialize(self, NULL)))
-        result = Py_BuildValue("O(O)", make, text);
+    if (make && (text = passport_serialize(self, NULL)) && (taints = kest_taints_tuple(self->carried)) &&
+        (continues = get_continues(self, NULL)))
+        result = Py_BuildValue("O(OiOO)", make, text, (int)self->ceiling, taints, continues);
+    Py_XDECREF(continues);
+    Py_XDECREF(taints);
     Py_XDECREF(text);
     Py_XDECREF(make);
     return result;
@@ -423,6 +427,9 @@ static PyMethodDef passport_methods[] = {
      "merge(*passports)\n--\n\nOne passport of all entries; its tips are those that no other tip descends from."},
     {"restrict", (PyCFunction)kest_passport_restrict, METH_VARARGS,
      "restrict(ceiling, taints, /)\n--\n\nThe same entries; what follows has at most this trust, and these taints too."},
+    {"snapshot", (PyCFunction)kest_passport_snapshot, METH_NOARGS,
+     "snapshot()\n--\n\nThe same entries in a passport that nobody can add to; itself when it is one already."},
+    {"_restore", (PyCFunction)kest_passport_restore, METH_VARARGS | METH_CLASS, "For pickle."},
     {"roll_over", (PyCFunction)kest_passport_roll_over, METH_NOARGS,
      "roll_over()\n--\n\nAn empty passport whose next entry is a root that continues this flow: same trust ceiling, same taints."},
     {"seal", (PyCFunction)(void (*)(void))kest_passport_seal, METH_FASTCALL,

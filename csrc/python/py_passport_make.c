@@ -50,8 +50,8 @@ PyObject *kest_passport_add(PassportObject *self, PyObject *jws)
 {
     kest_state *state = kest_state_of((PyObject *)self);
 
-    if (!self->builder) {
-        PyErr_SetString(state->passport_error, "this passport is a view of a running flow and cannot be changed; "
+    if (!self->builder || self->frozen) {
+        PyErr_SetString(state->passport_error, "this passport is a view of a running flow, or verified, and cannot be changed; "
                         "build one by hand with Passport(passport.entries)");
         return NULL;
     }
@@ -161,6 +161,65 @@ PyObject *kest_passport_restrict(PassportObject *self, PyObject *args)
         p->continues = self->continues ? kest_text_ref(self->continues) : NULL;
     }
     kest_taints_unref(carried);
+    return result;
+}
+
+/* What self starts its next entry from, for a passport with the same. */
+static void share_carried(PassportObject *into, const PassportObject *from)
+{
+    kest_taints_unref(into->carried);
+    into->carried = kest_taints_ref(from->carried);
+    into->ceiling = from->ceiling;
+    into->continues = from->continues ? kest_text_ref(from->continues) : NULL;
+}
+
+PyObject *kest_passport_snapshot(PassportObject *self, PyObject *unused)
+{
+    kest_state *state = kest_state_of((PyObject *)self);
+    PyObject *result;
+    kest_builder copy;
+    kest_status st;
+
+    (void)unused;
+    if (!self->builder || self->frozen)
+        return Py_NewRef((PyObject *)self);
+    if ((st = kest_builder_copy(self->builder, &copy)) != KEST_OK)
+        return kest_raise(state, st);
+    result = kest_passport_from_builder(state, &copy);
+    if (result) {
+        share_carried((PassportObject *)result, self);
+        ((PassportObject *)result)->frozen = true;
+    }
+    return result;
+}
+
+/* Unpickling: (text, ceiling, taints, continues). */
+PyObject *kest_passport_restore(PyTypeObject *type, PyObject *args)
+{
+    kest_state *state = PyType_GetModuleState(type);
+    PyObject *text, *taints, *continues, *plain, *only = NULL, *rights = NULL, *result = NULL;
+    kest_str view;
+    kest_status st;
+    int ceiling;
+
+    if (!PyArg_ParseTuple(args, "UiOO:_restore", &text, &ceiling, &taints, &continues) || !(only = PyTuple_Pack(1, text)))
+        return NULL;
+    plain = kest_passport_deserialize(type, only, NULL);
+    Py_DECREF(only);
+    if (!plain || (ceiling == KEST_MAX_TRUST && continues == Py_None && PyTuple_Check(taints) && !PyTuple_GET_SIZE(taints)))
+        return plain;
+    rights = Py_BuildValue("(iO)", ceiling, taints);
+    result = rights ? kest_passport_restrict((PassportObject *)plain, rights) : NULL;
+    if (result && continues != Py_None) {
+        if (kest_str_view(state, continues, "continues", &view) < 0)
+            Py_CLEAR(result);
+        else if ((st = kest_text_new(view.data, view.len, &((PassportObject *)result)->continues)) != KEST_OK) {
+            kest_raise(state, st);
+            Py_CLEAR(result);
+        }
+    }
+    Py_XDECREF(rights);
+    Py_DECREF(plain);
     return result;
 }
 

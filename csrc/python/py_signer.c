@@ -9,13 +9,14 @@ static PyObject *signer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
 {
     static char *names[] = {"principal", "seed", NULL};
     kest_state *state = PyType_GetModuleState(type);
-    PyObject *principal;
+    PyObject *principal, *given = Py_None;
     Py_buffer seed = {0};
     SignerObject *self = NULL;
     kest_str name;
     kest_status st = KEST_OK;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|z*:Signer", names, &principal, &seed))
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "U|O:Signer", names, &principal, &given) ||
+        (given != Py_None && PyObject_GetBuffer(given, &seed, PyBUF_SIMPLE) < 0))
         return NULL;
     if (kest_str_view(state, principal, "principal", &name) < 0)
         goto done;
@@ -23,7 +24,7 @@ static PyObject *signer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         PyErr_SetString(state->key_error, "a signer needs a principal: an empty name cannot be told from another");
         goto done;
     }
-    if (seed.buf && seed.len != KEST_SEED_LEN) {
+    if (seed.obj && seed.len != KEST_SEED_LEN) {
         PyErr_Format(state->key_error, "an Ed25519 seed is 32 bytes, not %zd", seed.len);
         goto done;
     }
@@ -31,7 +32,7 @@ static PyObject *signer_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     if (!self)
         goto done;
     kest_buf_init(&self->header);
-    if ((st = kest_seckey_new(seed.buf, &self->key)) != KEST_OK ||
+    if ((st = kest_seckey_new(seed.obj ? seed.buf : NULL, &self->key)) != KEST_OK ||
         (st = kest_text_new(name.data, name.len, &self->principal)) != KEST_OK ||
         (st = kest_jws_header_write(&self->header, KEST_ALG_EDDSA, name.data, name.len, "JWS")) != KEST_OK) {
         kest_raise(state, st);

@@ -78,6 +78,7 @@ typedef struct PassportObject {
     size_t ntips;
     kest_node *one;
     kest_builder *builder;
+    bool frozen; /* a snapshot: nothing is added any more */
     /* What the next entry starts from beside the tips: after a roll-over, or behind an unverified edge. */
     uint8_t ceiling;
     kest_taints *carried;
@@ -107,6 +108,8 @@ PyObject *kest_passport_deserialize(PyTypeObject *type, PyObject *args, PyObject
 PyObject *kest_passport_add(PassportObject *self, PyObject *jws);
 PyObject *kest_passport_merge(PyTypeObject *type, PyObject *const *args, Py_ssize_t nargs);
 PyObject *kest_passport_restrict(PassportObject *self, PyObject *args);
+PyObject *kest_passport_snapshot(PassportObject *self, PyObject *unused);
+PyObject *kest_passport_restore(PyTypeObject *type, PyObject *args);
 PyObject *kest_passport_roll_over(PassportObject *self, PyObject *unused);
 
 /* py_seal.c */

@@ -177,7 +177,7 @@ def _changed(
     if max_entries is not None:
         changes["max_entries"] = _max_entries(max_entries)
     changed = replace(base, **changes)
-    return replace(changed, detect_identity=changed.identity is None)
+    return replace(changed, detect_identity=changed.identity is None and changed.engine is not None)
 
 
 def _with_method(value: Any, method: str, name: str, example: str) -> Any:

@@ -389,7 +389,7 @@ class Call:
         try:
             record = yield from self.signed_record(denial_payload(self, policy, tier, reason), DENIAL_TYP)
             self.settings.audit.record("denial", record)  # type: ignore[union-attr]
-        except KestError as error:
+        except Exception as error:
             raise denied from error  # the call is denied either way; that it went unrecorded stays visible as the cause
 
     def signed_record(self, payload: bytes, typ: str) -> Generator[Question, Any, str]:

@@ -80,6 +80,7 @@ class PassportVerifier:
             passport = Passport.deserialize(passport)
         elif not isinstance(passport, Passport):
             passport = Passport(passport)
+        passport = passport.snapshot()  # what is verified is what the caller gets, whoever adds to it meanwhile
         principals = verify_passport(passport, store.ring())
         if chain_tip is not None and chain_tip != passport.chain_tip:
             raise VerificationError(

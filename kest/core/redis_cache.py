@@ -13,7 +13,7 @@ from kest.errors import ClaimCheckError, ConfigurationError, MissingExtraError, 
 
 __all__ = ["RedisCache"]
 
-MAX_RECORD = 1024 * 1024
+MAX_RECORD = 4 * 1024 * 1024
 
 
 class RedisCache:

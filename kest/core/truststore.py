@@ -90,7 +90,10 @@ class TrustStore:
         check_score(max_trust, "max_trust")
         if not isinstance(may_sanitise, bool):
             raise TypeError("may_sanitise must be a bool")
-        start, end = (0 if not_before is None else int(not_before)), (FOREVER if not_after is None else int(not_after))
+        for name, value in (("not_before", not_before), ("not_after", not_after)):
+            if value is not None and type(value) is not int:
+                raise TypeError(f"{name} is Unix milliseconds (int), not {type(value).__name__}")
+        start, end = (0 if not_before is None else not_before), (FOREVER if not_after is None else not_after)
         if start > end:
             raise ConfigurationError("not_before is later than not_after: the key would never be valid")
         grant = (principal, public_key_of(key), max_trust, may_sanitise, start, end)
@@ -148,7 +151,9 @@ class TrustStore:
     def _add_jwk(self, jwk: Any) -> None:
         if not isinstance(jwk, Mapping) or not isinstance(jwk.get("kid"), str):
             raise KeyFormatError("each key is an object whose 'kid' names the principal")
-        if jwk.get("use", "sig") != "sig" or (jwk.get("kty"), jwk.get("crv")) not in _KINDS:
+        if jwk.get("use", "sig") != "sig" or (
+            isinstance(jwk.get("kty"), str) and (jwk["kty"], jwk.get("crv")) not in _KINDS
+        ):
             # A set may hold keys for other purposes; section 5 says to ignore them.
             log.info("key %r of a JWK set is not for signatures that Kest verifies; ignored", jwk["kid"])
             return

@@ -172,7 +172,8 @@ class JWTVerifier:
             raise TokenError(f"the token has no {self._user} claim that names a user")
         if self._salt is not None:
             user = hashed_user(user, self._salt)
-        agent = _actor(claims["act"]) if "act" in claims else _first(_text(claims, name) for name in self._agents)
+        act = claims.get("act")
+        agent = _actor(act) if act is not None else _first(_text(claims, name) for name in self._agents)
         return Caller(user, agent, _first(_text(claims, name) for name in self._task), token)
 
 
@@ -191,17 +192,18 @@ def _names(given: str | Sequence[str] | None) -> tuple[str, ...]:
 
 
 def _actor(act: object) -> str:
-    depth, inner = 0, act
-    while inner is not None:
-        sub = inner.get("sub") if isinstance(inner, Mapping) else None
-        if not isinstance(inner, Mapping) or (depth == 0 and (not isinstance(sub, str) or not sub)):
-            raise TokenError("the token's act claim does not name an actor (RFC 8693, section 4.1)")
-        depth += 1
-        if depth > MAX_ACTORS:
+    actors: list[object] = []
+    while act is not None:
+        if not isinstance(act, Mapping):
+            raise TokenError("the token's act claim is not an object (RFC 8693, section 4.1)")
+        actors.append(act.get("sub"))
+        if len(actors) > MAX_ACTORS:
             raise TokenError(f"the token's act claim is nested deeper than {MAX_ACTORS} actors")
-        inner = inner.get("act")
-    assert isinstance(act, Mapping)
-    return str(act["sub"])
+        act = act.get("act")
+    current = actors[0]
+    if not isinstance(current, str) or not current:
+        raise TokenError("the token's act claim does not name an actor by its sub (RFC 8693, section 4.1)")
+    return current
 
 
 def _text(claims: Mapping[str, Any], path: str) -> str | None:

@@ -23,7 +23,7 @@ from kest.http.baggage_header import (
 )
 from kest.http.egress import hashed_user, warn_once
 
-__all__ = ["Packer", "foreign_var", "merge_foreign"]
+__all__ = ["MAX_CLAIM", "Packer", "foreign_var", "merge_foreign"]
 
 foreign_var: contextvars.ContextVar[tuple[bytes, ...]] = contextvars.ContextVar("kest.http.foreign", default=())
 """Other vendors' members of the request that is being served, as they came."""
@@ -31,6 +31,8 @@ foreign_var: contextvars.ContextVar[tuple[bytes, ...]] = contextvars.ContextVar(
 USER, AGENT, TASK = "kest.user", "kest.agent", "kest.task"
 TIP_BYTES = len("kest.chain_tip=") + 64
 CLAIM_BYTES = len("kest.claim_check=") + 36
+MAX_CLAIM = 4 * 1024 * 1024
+"""Bytes of a record behind a claim check. It comes from our own cache, not from a header, so it may be larger than those."""
 MAX_IDENTITY = 1024
 """Bytes that each of kest.user, kest.agent and kest.task may take, encoded."""
 
@@ -98,6 +100,11 @@ class Packer:
             raise PassportTooLargeError(
                 f"{error}; other baggage and the settings left {max(limit, 0)} bytes of the header for it"
             ) from None
+        if any(len(record) > MAX_CLAIM for record in claims.values()):
+            raise PassportTooLargeError(
+                f"a passport of {len(passport)} entries exceeds the {MAX_CLAIM} bytes that a claim check may stand for; "
+                "configure(max_entries=...) keeps flows shorter"
+            )
         if claims and limit < CLAIM_BYTES:
             raise PassportTooLargeError("other baggage leaves no room in the header for even a claim check")
         return values | identity, claims

@@ -18,8 +18,9 @@ from typing import Any
 
 from kest import _kestcore
 from kest._kestcore import KeyRing, Passport
-from kest.core.baggage import CHAIN_TIP, MAX_INFLATED, PASSPORT, PASSPORT_Z, BaggageManager
+from kest.core.baggage import CHAIN_TIP, CLAIM_CHECK, MAX_INFLATED, PASSPORT, PASSPORT_Z, BaggageManager
 from kest.errors import KestError
+from kest.http.outgoing import MAX_CLAIM
 
 __all__ = ["Unpacked", "VerifiedPassports"]
 
@@ -76,7 +77,8 @@ class VerifiedPassports:
             if grown is not None and values.get(CHAIN_TIP, grown.chain_tip) == grown.chain_tip:
                 return Unpacked(grown, text, ring if grown is known else None)
         # What is wrong, if anything is, is for the manager to say.
-        return Unpacked(BaggageManager.unpack(values, cache), text)
+        limit = MAX_CLAIM if CLAIM_CHECK in values else MAX_INFLATED
+        return Unpacked(BaggageManager.unpack(values, cache, max_bytes=limit), text)
 
     def verify(self, unpacked: Unpacked, ring: KeyRing) -> None:
         """Verify at the cost of what is new; VerificationError as from the core."""

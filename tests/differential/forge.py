@@ -160,6 +160,22 @@ def rise(draw: st.DrawFn, d: Draft) -> None:
     d.payload["labels"].pop(entry.OVERRIDE_LABEL, None)
 
 
+def mislabel(draw: st.DrawFn, d: Draft) -> None:
+    """An override that is not the decimal text of the score."""
+    score = d.payload["trust_score"]
+    options = ["", f"0{score}", f" {score}", f"+{score}", f"{score}.0", str(score + 1), str(score), "-0", "true"]
+    d.payload["labels"][entry.OVERRIDE_LABEL] = draw(st.sampled_from(options))
+
+
+def impersonate(draw: st.DrawFn, d: Draft) -> None:
+    """The header names one principal, the payload another."""
+    other = draw(st.sampled_from([*(a.name for a in (*ACTORS, STRANGER) if a != d.actor), "", d.actor.name + " "]))
+    if draw(st.booleans()):
+        d.header["kid"] = other
+    else:
+        d.payload["labels"]["principal"] = other
+
+
 def labels(draw: st.DrawFn, d: Draft) -> None:
     name = draw(st.sampled_from(["principal", entry.OVERRIDE_LABEL, "kest.continues", "trace_id", "x", ""]))
     score = str(d.payload["trust_score"])
@@ -374,7 +390,20 @@ def parts(draw: st.DrawFn, d: Draft) -> None:
     d.finish = finish
 
 
-FORGERIES: list[Callable[[st.DrawFn, Draft], None]] = [
-    *(any_member, near_miss, missing_or_extra, trust_score, labels, taints, removal, disorder, parents, policy_context),
-    *(rise, critical, header, raw_header, raw_payload, signer, signature, text, parts),
+Forgery = Callable[[st.DrawFn, Draft], None]
+FORGERIES: list[Forgery] = [
+    *(
+        any_member,
+        near_miss,
+        near_miss,
+        missing_or_extra,
+        trust_score,
+        labels,
+        taints,
+        removal,
+        disorder,
+        parents,
+        policy_context,
+    ),
+    *(rise, mislabel, impersonate, critical, header, raw_header, raw_payload, signer, signature, text, parts),
 ]

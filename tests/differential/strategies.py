@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from reference import chain, entry, trust, verify
 
 from .actors import ACTORS, ALICE, BOB, STRANGER, Actor
-from .forge import FORGERIES, Draft
+from .forge import FORGERIES, Draft, Forgery
 from .values import texts
 
 KeyList = dict[str, list[verify.KeyInfo]]
@@ -113,18 +113,22 @@ def _remember(draft: Draft) -> dict[str, Any]:
 
 @st.composite
 def passports(
-    draw: st.DrawFn, max_size: int = 6, min_size: int = 0, forged: bool = False, actors: Sequence[Actor] = ACTORS
+    draw: st.DrawFn,
+    max_size: int = 6,
+    min_size: int = 0,
+    forgeries: Sequence[Forgery] = (),
+    actors: Sequence[Actor] = ACTORS,
 ) -> Suspect:
-    """Entries with the keys that verify them; with ``forged``, one entry has been tampered with before signing."""
+    """Entries with the keys that verify them; with ``forgeries``, one entry has been tampered with before signing."""
     shape = draw(st.sampled_from(["chain", "dag"]))
-    size = draw(st.integers(max(min_size, 1 if forged else 0), max_size))
-    bad = draw(st.integers(0, size - 1)) if forged else None
+    size = draw(st.integers(max(min_size, 1 if forgeries else 0), max_size))
+    bad = draw(st.integers(0, size - 1)) if forgeries else None
     entries: list[str] = []
     known: dict[str, dict[str, Any]] = {}
     for at in range(size):
         draft = draw(drafts(known, shape, actors))
         if at == bad:
-            draw(st.sampled_from(FORGERIES))(draw, draft)
+            draw(st.sampled_from(forgeries))(draw, draft)
         jws = draft.build()
         if entry.jws_hash(jws) in known:
             continue  # the same entry drawn twice
@@ -208,7 +212,7 @@ def distrusted(draw: st.DrawFn) -> Suspect:
 
 
 def suspects() -> st.SearchStrategy[Suspect]:
-    forged = passports(forged=True)
+    forged = passports(forgeries=FORGERIES)
     tipped = forged.flatmap(lambda s: st.sampled_from([replace(s, chain_tip="0" * 64), s]))
-    known_stranger = passports(forged=True, actors=(*ACTORS, STRANGER))  # signs, but nobody knows them
-    return st.one_of(forged, forged, forged, tipped, known_stranger, rearranged(), distrusted(), distrusted())
+    strangers = passports(forgeries=FORGERIES, actors=(*ACTORS, STRANGER))  # who sign, but nobody knows them
+    return st.one_of(forged, forged, forged, tipped, strangers, rearranged(), distrusted(), distrusted())

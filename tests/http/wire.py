@@ -16,7 +16,7 @@ from urllib.parse import quote
 import uvicorn
 from fastapi import FastAPI
 
-from kest.core import LocalEd25519Provider, Passport, kest_verified
+from kest.core import LocalEd25519Provider, MockPolicyEngine, Passport, kest_verified
 from kest.core.context import get_current_agent, get_current_passport, get_current_task, get_current_user, lineage
 
 _TESTS = str(Path(__file__).resolve().parent.parent)
@@ -55,7 +55,7 @@ def serving(app: Any, **settings: Any) -> Iterator[str]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         try:
-            _await(lambda: server.started or not thread.is_alive())
+            until(lambda: server.started or not thread.is_alive())
             assert server.started
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
@@ -84,7 +84,7 @@ def serving_h2(app: Any) -> Iterator[str]:
     thread = threading.Thread(target=lambda: asyncio.run(serve(app, config, shutdown_trigger=stopped)), daemon=True)
     thread.start()
     try:
-        _await(lambda: _listens(port))
+        until(lambda: _listens(port))
         yield f"http://127.0.0.1:{port}"
     finally:
         stop.set()
@@ -97,7 +97,7 @@ def _listens(port: int) -> bool:
     return False
 
 
-def _await(done: Any, seconds: float = 10) -> None:
+def until(done: Any, seconds: float = 10) -> None:
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end, "did not happen in time"
@@ -146,7 +146,7 @@ def service(ran: list[Any] | None = None, identity: Any = HOP, **settings: Any) 
 def grown(n: int, *, identity: Any = ALICE, passport: Passport | None = None, **settings: Any) -> Passport:
     """A passport with ``n`` more entries, made by decorated calls."""
 
-    @kest_verified(policy="grow", identity=identity, operation_name="grow", **settings)
+    @kest_verified(policy="grow", engine=MockPolicyEngine(), identity=identity, operation_name="grow", **settings)
     def grow() -> None:
         pass
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
+import importlib.util
 import inspect
 import io
 import sys
@@ -116,7 +116,7 @@ def process(data: dict) -> dict:
 
 
 def rego() -> None:
-    if importlib.util.find_spec("regopy") is None and importlib.util.find_spec("regorus") is None:
+    if importlib.util.find_spec("regopy") is None and importlib.util.find_spec("lakera_regorus") is None:
         pytest.skip("neither regopy nor lakera-regorus is installed")
 
 

@@ -76,7 +76,7 @@ def test_a_missing_extra_says_how_to_install_it(module: str, expression: str, ex
 
 def test_rego_without_a_backend_says_how_to_install_one(run_python: Any) -> None:
     run_python(
-        "import sys; REGO\n"
+        "import sys; sys.modules['regopy'] = sys.modules['lakera_regorus'] = None\n"
         "from kest.core import RegoLocalEngine\n"
         "from kest.errors import MissingExtraError\n"
         "try:\n"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kest.core.engine.base import DecidingEngine, Decision, refuse_names
-from kest.core.engine.http_client import PolicyServer, json_document
-from kest.core.engine.opa import server_url, utf8
+from kest.core.engine.base import Decision
+from kest.core.engine.http_engine import HTTPEngine, utf8
 from kest.core.engine.policy_input import cedar_context_json, cedar_uid, input_json, resource_id, workload_id
 from kest.errors import ConfigurationError
 
@@ -19,7 +18,7 @@ __all__ = ["CedarPolicyEngine"]
 _PATHS = ("/v1/is_authorized", "/is_authorized")
 
 
-class CedarPolicyEngine(DecidingEngine):
+class CedarPolicyEngine(HTTPEngine):
     """Asks a cedar-agent once per policy name, as principal ``Workload::"<workload id>"``, action
     ``Action::"<policy name>"``, resource ``Resource::"<resource id or operation>"``; the context is flattened for Cedar
     (see :mod:`kest.core.engine.policy_input`). All names must allow, and an evaluation error in any policy denies.
@@ -36,7 +35,11 @@ class CedarPolicyEngine(DecidingEngine):
 
     Raises:
         ConfigurationError: an argument cannot be used.
+
+    The ``ids`` of a decision are the Cedar policies that determined it.
     """
+
+    label = "Cedar agent"
 
     def __init__(
         self,
@@ -51,45 +54,17 @@ class CedarPolicyEngine(DecidingEngine):
     ) -> None:
         if path not in _PATHS:
             raise ConfigurationError(f"path must be one of {', '.join(_PATHS)}")
-        target = server_url("CedarPolicyEngine", url, host, port)
-        self._server = PolicyServer("Cedar agent", target, timeout=timeout, headers=headers, context=tls)
+        super().__init__(url, host, port, timeout, headers, tls)
         self._path = path
 
-    def decide(self, entry_id: str, policy_names: Sequence[str], context: Mapping[str, Any]) -> Decision:
-        """Ask once per policy name; ``ids`` are the Cedar policies that determined the answer.
+    def _requests(self, policy_names: Sequence[str], context: Mapping[str, Any]) -> list[tuple[str, bytes]]:
+        principal = input_json({"principal": cedar_uid("Workload", workload_id(context))})[1:-1]
+        resource = input_json({"resource": cedar_uid("Resource", resource_id(context))})[1:-1]
+        shared = f'{principal},{resource},"context":{cedar_context_json(context)}}}'
+        actions = [input_json({"action": cedar_uid("Action", name)})[:-1] for name in policy_names]
+        return [(self._path, utf8(f"{action},{shared}")) for action in actions]
 
-        Raises:
-            PolicyEngineError: the agent cannot be reached, is late, or answers anything but 200 with JSON.
-        """
-        refused = refuse_names(policy_names)
-        if refused is not None:
-            return refused
-        deadline = self._server.deadline()
-        bodies = _bodies(policy_names, context)
-        ids: list[str] = []
-        for name, body in zip(policy_names, bodies, strict=True):
-            decision = self._read(name, self._server.post(self._path, body, deadline), ids)
-            if decision is not None:
-                return decision
-        return Decision(True, "", None, tuple(ids))
-
-    async def async_decide(self, entry_id: str, policy_names: Sequence[str], context: Mapping[str, Any]) -> Decision:
-        """:meth:`decide` without blocking the event loop."""
-        refused = refuse_names(policy_names)
-        if refused is not None:
-            return refused
-        deadline = self._server.deadline()
-        bodies = _bodies(policy_names, context)
-        ids: list[str] = []
-        for name, body in zip(policy_names, bodies, strict=True):
-            decision = self._read(name, await self._server.apost(self._path, body, deadline), ids)
-            if decision is not None:
-                return decision
-        return Decision(True, "", None, tuple(ids))
-
-    def _read(self, name: str, body: bytes, ids: list[str]) -> Decision | None:
-        """The denial that ``body`` means for policy ``name``, or None if it allows; adds its ids to ``ids``."""
-        document = json_document(body, self._server.name)
+    def _read(self, name: str, document: Any, ids: list[str]) -> Decision | None:
         answer = document if isinstance(document, dict) else {}
         diagnostics = answer.get("diagnostics")
         reasons = diagnostics.get("reason") if isinstance(diagnostics, dict) else None
@@ -108,17 +83,3 @@ class CedarPolicyEngine(DecidingEngine):
             )
         reason = "forbidden by " + ", ".join(determining) if determining else "no Cedar policy permits it"
         return Decision(False, reason, name, tuple(ids))
-
-    def close(self) -> None:
-        """Close the idle connections."""
-        self._server.close()
-
-    def __repr__(self) -> str:
-        return f"<CedarPolicyEngine asking {self._server.name}>"
-
-
-def _bodies(policy_names: Sequence[str], context: Mapping[str, Any]) -> list[bytes]:
-    principal = input_json({"principal": cedar_uid("Workload", workload_id(context))})[1:-1]
-    resource = input_json({"resource": cedar_uid("Resource", resource_id(context))})[1:-1]
-    shared = f'{principal},{resource},"context":{cedar_context_json(context)}}}'
-    return [utf8(f"{input_json({'action': cedar_uid('Action', name)})[:-1]},{shared}") for name in policy_names]

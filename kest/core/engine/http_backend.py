@@ -1,9 +1,8 @@
 """httpcore network backends whose timeouts are deadlines.
 
 httpcore hands the ``timeout`` extension of a request unchanged to each operation on the network, so that a server that
-sends a byte now and then is never late. Here the extension holds a point on the monotonic clock instead of a duration
-(:func:`deadline_extension`), and each operation gets the time that is left until then: connecting, TLS, sending and
-receiving share one limit.
+sends a byte now and then is never late. Here the extension holds a point on the monotonic clock instead of a duration,
+and each operation gets the time that is left until then: connecting, TLS, sending and receiving share one limit.
 """
 
 from __future__ import annotations
@@ -19,15 +18,10 @@ import httpcore
 
 from kest.core.engine.http_client import call_with_deadline
 
-__all__ = ["AsyncDeadlineBackend", "DeadlineBackend", "DeadlinePool", "deadline_extension", "time_left"]
+__all__ = ["AsyncDeadlineBackend", "DeadlineBackend", "DeadlinePool"]
 
 WRITE_BYTES = 4096
 """Most bytes per write: few enough for a socket that accepts any to accept all, so that no write waits twice."""
-
-
-def deadline_extension(deadline: float) -> dict[str, Any]:
-    """The request extension by which the backends learn the deadline."""
-    return {"timeout": {"connect": deadline, "read": deadline, "write": deadline}}
 
 
 def time_left(deadline: float | None) -> float:
@@ -65,17 +59,18 @@ class DeadlineStream(httpcore.NetworkStream):
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        return DeadlineStream(self._stream.start_tls(ssl_context, server_hostname, time_left(timeout)))
+        try:
+            return DeadlineStream(self._stream.start_tls(ssl_context, server_hostname, time_left(timeout)))
+        except BaseException:  # httpcore lets go of the connection without closing it
+            self.close()
+            raise
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
 
 
-class DeadlineBackend(httpcore.NetworkBackend):
+class DeadlineBackend(httpcore.SyncBackend):
     """Blocking connections. Host names are resolved within the deadline too, and their addresses share it."""
-
-    def __init__(self) -> None:
-        self._backend = httpcore.SyncBackend()
 
     def connect_tcp(
         self,
@@ -90,9 +85,8 @@ class DeadlineBackend(httpcore.NetworkBackend):
             # A share of the time each, so that an address that swallows packets does not hide the next one.
             share = time_left(timeout) / remaining
             try:
-                return DeadlineStream(
-                    self._backend.connect_tcp(addresses[-remaining], port, share, local_address, socket_options)
-                )
+                stream = super().connect_tcp(addresses[-remaining], port, share, local_address, socket_options)
+                return DeadlineStream(stream)
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 if remaining == 1:
                     raise
@@ -101,7 +95,7 @@ class DeadlineBackend(httpcore.NetworkBackend):
     def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None
     ) -> httpcore.NetworkStream:
-        return DeadlineStream(self._backend.connect_unix_socket(path, time_left(timeout), socket_options))
+        return DeadlineStream(super().connect_unix_socket(path, time_left(timeout), socket_options))
 
 
 def _addresses(host: str, port: int, deadline: float | None) -> list[str]:
@@ -150,17 +144,18 @@ class AsyncDeadlineStream(httpcore.AsyncNetworkStream):
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
-        return AsyncDeadlineStream(await self._stream.start_tls(ssl_context, server_hostname, time_left(timeout)))
+        try:
+            return AsyncDeadlineStream(await self._stream.start_tls(ssl_context, server_hostname, time_left(timeout)))
+        except BaseException:
+            await self.aclose()
+            raise
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)
 
 
-class AsyncDeadlineBackend(httpcore.AsyncNetworkBackend):
+class AsyncDeadlineBackend(httpcore.AnyIOBackend):
     """:class:`DeadlineBackend` on an event loop."""
-
-    def __init__(self) -> None:
-        self._backend = httpcore.AnyIOBackend()
 
     async def connect_tcp(
         self,
@@ -171,10 +166,10 @@ class AsyncDeadlineBackend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         return AsyncDeadlineStream(
-            await self._backend.connect_tcp(host, port, time_left(timeout), local_address, socket_options)
+            await super().connect_tcp(host, port, time_left(timeout), local_address, socket_options)
         )
 
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None
     ) -> httpcore.AsyncNetworkStream:
-        return AsyncDeadlineStream(await self._backend.connect_unix_socket(path, time_left(timeout), socket_options))
+        return AsyncDeadlineStream(await super().connect_unix_socket(path, time_left(timeout), socket_options))

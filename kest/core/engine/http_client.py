@@ -1,46 +1,45 @@
-"""A small HTTP client for policy servers: kept connections, one deadline for everything, no retries, no redirects.
+"""The connection to a policy server: httpcore pools with one deadline for everything, no retries, no redirects, no
+proxies.
 
-Why not a general client: their timeouts are per socket operation, so that a server that sends a byte now and then
-holds a synchronous caller for ever; they may follow redirects and proxies from the environment; and their connections
-belong to one event loop. Here every wait ends at the same deadline, and a connection is a plain socket that any thread
-and any event loop may use next, one at a time.
+Each process has one pool for all its threads, and one per running event loop. A kept connection that the server has
+closed is replaced before anything is sent; once a request may have left, it is never sent again.
 """
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import errno
 import json
 import math
 import os
 import re
-import select
-import socket
-import sys
 import threading
 import time
-import weakref
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from collections.abc import AsyncGenerator, Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
-from kest.core.engine.base import run_in_thread
-from kest.core.engine.http_wire import ProtocolError, ResponseReader
 from kest.errors import ConfigurationError, PolicyEngineError
 
 if TYPE_CHECKING:
     import asyncio
     import ssl
 
+    import anyio
+    import httpcore
+
+    from kest.core.engine.http_backend import DeadlinePool
+
 __all__ = ["PolicyServer", "call_with_deadline", "check_timeout", "json_document"]
 
 T = TypeVar("T")
 
 MAX_BODY_BYTES = 1_048_576
-MAX_IDLE_CONNECTIONS = 32
-MAX_ASYNC_REQUESTS = 64
-"""Requests in flight per event loop; more wait, within their deadline."""
+MAX_CONNECTIONS = 32
+"""Idle connections that are kept, and requests in flight per event loop; more wait, within their deadline. Threads
+limit themselves."""
+MAX_IDLE_SECONDS = 4.0
+"""Less than the 5 s after which common servers (Rocket under cedar-agent, uvicorn) close an idle connection, so that
+requests seldom meet one that is being closed."""
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\x20-\x7e\t]*")
@@ -85,6 +84,22 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(constant)
 
 
+class _LoopPool(NamedTuple):
+    """What one event loop uses. ``keeper`` closes the pool: asyncio closes a suspended asynchronous generator with its
+    loop (``loop.shutdown_asyncgens``), or on the loop as soon as nothing refers to it any more."""
+
+    pool: httpcore.AsyncConnectionPool
+    slots: anyio.Semaphore
+    keeper: AsyncGenerator[None, None]
+
+
+async def _keep(pool: httpcore.AsyncConnectionPool) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        await pool.aclose()
+
+
 class PolicyServer:
     """POSTs JSON to one server.
 
@@ -112,7 +127,6 @@ class PolicyServer:
     ) -> None:
         self.label = label
         self.timeout = check_timeout(timeout)
-        self._uds = uds
         try:
             parts = urlsplit(url)
             port, host = parts.port, parts.hostname
@@ -127,29 +141,30 @@ class PolicyServer:
             raise ConfigurationError(f"the URL of {label} must look like http://host:port")
         if parts.query or parts.fragment or not _PATH.fullmatch(parts.path):
             raise ConfigurationError(f"the URL of {label} may have a plain path, but no query or fragment")
-        self._host = host
-        self._port = port or (443 if parts.scheme == "https" else 80)
+        self._origin = parts.scheme, host, port
         self._prefix = parts.path.rstrip("/")
         self.name = f"{label} at {'unix:' + uds if uds else f'{parts.scheme}://{parts.netloc}'}"
-        self._tls: ssl.SSLContext | None = None
-        if parts.scheme == "https":
+        if parts.scheme == "https" and context is None:
             import ssl
 
-            self._tls = context or ssl.create_default_context()
-        lines = [f"Host: {parts.netloc}", "Content-Type: application/json", "Accept: application/json"]
-        lines += ["Accept-Encoding: identity", "User-Agent: kest"]
+            context = ssl.create_default_context()
+        sent = {"Host": parts.netloc, "Content-Type": "application/json", "Accept": "application/json"}
+        sent |= {"Accept-Encoding": "identity", "User-Agent": "kest"}
         for key, value in (headers or {}).items():
             if not _TOKEN.fullmatch(key) or not _VALUE.fullmatch(value) or key.lower() in _OURS:
                 raise ConfigurationError(
                     f"header {key!r} for {label} cannot be sent: bad characters, or set by Kest itself"
                 )
-            lines.append(f"{key}: {value}")
-        self._headers = "\r\n".join(lines)
-        self._pid = os.getpid()
-        self._idle: collections.deque[socket.socket] = collections.deque()
-        self._slots: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
-            weakref.WeakKeyDictionary()
-        )
+            sent[key] = value
+        self._headers = [(key.encode(), value.encode()) for key, value in sent.items()]
+        self._settings: dict[str, Any] = {
+            "ssl_context": context,
+            "uds": uds,
+            "max_connections": None,
+            "max_keepalive_connections": MAX_CONNECTIONS,
+            "keepalive_expiry": MAX_IDLE_SECONDS,
+        }
+        self.close()
 
     def deadline(self) -> float:
         """When a decision that starts now must be over, on the monotonic clock."""
@@ -161,220 +176,128 @@ class PolicyServer:
         Raises:
             PolicyEngineError: no such response before ``deadline``.
         """
-        connection: socket.socket | None = None
-        keep = False
+        content = bytearray()
         try:
-            connection = self._take() or self._connect(deadline)
-            self._send(connection, self._request(path, body), deadline)
-            reader = ResponseReader(MAX_BODY_BYTES)
-            while not reader.complete:
-                connection.settimeout(self._left(deadline))
-                data = connection.recv(65536)
-                if data:
-                    reader.feed(data)
-                else:
-                    reader.end()
-            keep = reader.keep
-        except (OSError, ProtocolError) as error:
-            self._fail(error)
-        finally:
-            if connection is not None:
-                self._release(connection, keep)
-        return self._answer(reader)
+            with self._pool().stream("POST", self._url(path), **self._request(body, deadline)) as response:
+                self._check(response)
+                for part in response.iter_stream():
+                    self._append(content, part)
+            return bytes(content)
+        except PolicyEngineError:
+            raise
+        except Exception as error:
+            failure = self._failure(error)
+        raise failure
 
     async def apost(self, path: str, body: bytes, deadline: float) -> bytes:
-        """:meth:`post` on an event loop. Over TLS it runs in a thread: event loops do TLS only over their own
-        streams."""
-        import asyncio
+        """:meth:`post` on an event loop."""
+        import anyio
 
-        if self._tls is not None:
-            return await run_in_thread(self.post, path, body, deadline)
+        content = bytearray()
         try:
-            if sys.version_info >= (3, 11):
-                async with asyncio.timeout(self._left(deadline)):
-                    reader = await self._exchange(path, body)
-            else:
-                reader = await asyncio.wait_for(self._exchange(path, body), self._left(deadline))
-        except (asyncio.TimeoutError, OSError, ProtocolError) as error:
-            self._fail(error)
-        return self._answer(reader)
-
-    async def _exchange(self, path: str, body: bytes) -> ResponseReader:
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        slots = self._slots.get(loop)
-        if slots is None:
-            slots = self._slots[loop] = asyncio.Semaphore(MAX_ASYNC_REQUESTS)
-        async with slots:
-            connection: socket.socket | None = None
-            keep = False
+            shared = await self._loop_pool()
+            with anyio.fail_after(deadline - time.monotonic()):
+                await shared.slots.acquire()
             try:
-                connection = self._take() or await self._aconnect(loop)
-                connection.setblocking(False)
-                await loop.sock_sendall(connection, self._request(path, body))
-                reader = ResponseReader(MAX_BODY_BYTES)
-                while not reader.complete:
-                    data = await loop.sock_recv(connection, 65536)
-                    if data:
-                        reader.feed(data)
-                    else:
-                        reader.end()
-                keep = reader.keep
-                return reader
+                async with shared.pool.stream("POST", self._url(path), **self._request(body, deadline)) as response:
+                    self._check(response)
+                    async for part in response.aiter_stream():
+                        self._append(content, part)
             finally:
-                if connection is not None:
-                    self._release(connection, keep)
+                shared.slots.release()
+            return bytes(content)
+        except PolicyEngineError:
+            raise
+        except Exception as error:
+            failure = self._failure(error)
+        raise failure
 
     def close(self) -> None:
-        """Close the idle connections; those in use are closed as soon as they are free."""
-        while self._idle:
-            _close(self._idle.pop())
+        """Let go of the connections: idle ones are closed, those in use as soon as they are free."""
+        from kest.core.engine.http_backend import DeadlinePool
 
-    def __del__(self) -> None:
-        idle: collections.deque[socket.socket] = getattr(self, "_idle", collections.deque())
-        while idle:
-            _close(idle.pop())
+        self._threads: tuple[int, DeadlinePool] = os.getpid(), DeadlinePool(**self._settings)
+        self._loops: dict[tuple[int, asyncio.AbstractEventLoop], _LoopPool] = {}
 
     def __repr__(self) -> str:
         return f"<PolicyServer {self.name}>"
 
-    def _request(self, path: str, body: bytes) -> bytes:
-        head = f"POST {self._prefix}{path} HTTP/1.1\r\n{self._headers}\r\nContent-Length: {len(body)}\r\n\r\n"
-        return head.encode("ascii") + body
+    def _pool(self) -> DeadlinePool:
+        pid, pool = self._threads
+        if pid != os.getpid():  # after a fork the sockets are the parent's: close our copies, say nothing on them
+            pool.close_unlocked()
+            pool = type(pool)(**self._settings)
+            self._threads = os.getpid(), pool
+        return pool
 
-    def _send(self, connection: socket.socket, data: bytes, deadline: float) -> None:
-        if self._tls is None:
-            connection.settimeout(self._left(deadline))
-            connection.sendall(data)  # its timeout is for the whole of it
-            return
-        view = memoryview(data)
-        while view:
-            connection.settimeout(self._left(deadline))
-            view = view[connection.send(view) :]
-
-    def _answer(self, reader: ResponseReader) -> bytes:
-        if reader.status != 200:
-            redirect = "; redirects are not followed, configure the final URL" if 300 <= reader.status < 400 else ""
-            raise PolicyEngineError(f"{self.name} answered HTTP {reader.status}, not 200{redirect}")
-        return reader.body
-
-    def _fail(self, error: Exception) -> NoReturn:
+    async def _loop_pool(self) -> _LoopPool:
         import asyncio
 
-        if isinstance(error, (TimeoutError, socket.timeout, asyncio.TimeoutError)):
-            text = f"{self.name} did not answer within {self.timeout:g} s"
-        elif isinstance(error, ProtocolError):
-            text = f"{self.name} sent a response that cannot be trusted: {error}"
-        else:
-            code = errno.errorcode.get(error.errno or 0, "") if isinstance(error, OSError) else ""
-            kind = f"{type(error).__name__} {code}".rstrip()
-            text = f"{self.name} cannot be reached ({kind}); is it running there?"
-        raise PolicyEngineError(text) from error
+        # A loop that a child process inherited has the parent's connections, hence the process id.
+        key = os.getpid(), asyncio.get_running_loop()
+        shared = self._loops.get(key)
+        if shared is None:
+            import anyio
+            import httpcore
 
-    @staticmethod
-    def _left(deadline: float) -> float:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        return left
+            from kest.core.engine.http_backend import AsyncDeadlineBackend
 
-    def _take(self) -> socket.socket | None:
-        """An idle connection that the server has not closed, the most recently used first."""
-        if self._pid != os.getpid():  # after a fork the sockets are the parent's: close our copies, say nothing on them
-            self._pid = os.getpid()
-            self._slots = weakref.WeakKeyDictionary()
-            self.close()
-        while True:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                return None
-            if not _readable(connection):
-                return connection
-            _close(connection)  # ended, or talking out of turn
+            for other in list(self._loops):
+                if other[1].is_closed():
+                    self._loops.pop(other, None)
+            pool = httpcore.AsyncConnectionPool(network_backend=AsyncDeadlineBackend(), **self._settings)
+            shared = self._loops[key] = _LoopPool(pool, anyio.Semaphore(MAX_CONNECTIONS), _keep(pool))
+            await shared.keeper.__anext__()
+        return shared
 
-    def _release(self, connection: socket.socket, keep: bool) -> None:
-        if keep and len(self._idle) < MAX_IDLE_CONNECTIONS:
-            self._idle.append(connection)
-        else:
-            _close(connection)
+    def _url(self, path: str) -> httpcore.URL:
+        import httpcore
 
-    def _connect(self, deadline: float) -> socket.socket:
-        if self._uds is not None:
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                connection.settimeout(self._left(deadline))
-                connection.connect(self._uds)
-            except BaseException:
-                connection.close()
-                raise
-            return connection
-        addresses = self._resolve(deadline)
-        for index, (family, kind, protocol, _, address) in enumerate(addresses):
-            connection = socket.socket(family, kind, protocol)
-            try:
-                # A share of the time each, so that an address that swallows packets does not hide the next one.
-                connection.settimeout(self._left(deadline) / (len(addresses) - index))
-                connection.connect(address)
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                if self._tls is None:
-                    return connection
-                connection.settimeout(self._left(deadline))
-                return self._tls.wrap_socket(connection, server_hostname=self._host)
-            except OSError:
-                connection.close()
-                if index == len(addresses) - 1:
-                    raise
-            except BaseException:
-                connection.close()
-                raise
-        raise OSError("no address")
+        scheme, host, port = self._origin
+        return httpcore.URL(scheme=scheme, host=host, port=port, target=self._prefix + path)
 
-    def _resolve(self, deadline: float) -> list[Any]:
-        arguments = (self._host, self._port, socket.AF_UNSPEC, socket.SOCK_STREAM)
-        try:
-            return socket.getaddrinfo(*arguments, flags=socket.AI_NUMERICHOST)
-        except socket.gaierror:
-            return call_with_deadline(lambda: socket.getaddrinfo(*arguments), self._left(deadline))
+    def _request(self, body: bytes, deadline: float) -> dict[str, Any]:
+        limits = {"connect": deadline, "read": deadline, "write": deadline}  # see http_backend
+        return {"headers": self._headers, "content": body, "extensions": {"timeout": limits}}
 
-    async def _aconnect(self, loop: asyncio.AbstractEventLoop) -> socket.socket:
-        import asyncio
+    def _check(self, response: httpcore.Response) -> None:
+        """Refuse what cannot be a decision before its body is read, which also ends the connection."""
+        if response.status != 200:
+            redirect = "; redirects are not followed, configure the final URL" if 300 <= response.status < 400 else ""
+            raise PolicyEngineError(f"{self.name} answered HTTP {response.status}, not 200{redirect}")
+        headers = {name.lower(): value.lower() for name, value in response.headers}
+        if response.extensions["network_stream"].unheard:
+            self._distrust("it was sent before the request")
+        if headers.get(b"content-encoding", b"identity") != b"identity":
+            self._distrust("a Content-Encoding that was not asked for")
+        if b"content-length" in headers and b"transfer-encoding" in headers:
+            self._distrust("both Content-Length and Transfer-Encoding")
 
-        if self._uds is not None:
-            targets: list[Any] = [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", self._uds)]
-        else:
-            targets = list(await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM))
-        for index, (family, kind, protocol, _, address) in enumerate(targets):
-            connection = socket.socket(family, kind, protocol)
-            try:
-                connection.setblocking(False)
-                share = self.timeout / len(targets)
-                await asyncio.wait_for(loop.sock_connect(connection, address), share)
-                if self._uds is None:
-                    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return connection
-            except (OSError, asyncio.TimeoutError):
-                connection.close()
-                if index == len(targets) - 1:
-                    raise
-            except BaseException:
-                connection.close()
-                raise
-        raise OSError("no address")
+    def _append(self, content: bytearray, part: bytes) -> None:
+        content += part
+        if len(content) > MAX_BODY_BYTES:
+            self._distrust("the body is too large")
 
+    def _distrust(self, fault: str) -> NoReturn:
+        raise PolicyEngineError(f"{self.name} sent a response that cannot be trusted: {fault}")
 
-def _close(connection: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it is gone either way
-        connection.close()
+    def _failure(self, error: Exception) -> PolicyEngineError:
+        """What to raise for ``error``; only errors of the operating system and of TLS are shown as its cause, since
+        those of the protocol quote what was received."""
+        import httpcore
 
-
-def _readable(connection: socket.socket) -> bool:
-    if hasattr(select, "poll"):
-        poll = select.poll()
-        poll.register(connection, select.POLLIN)
-        return bool(poll.poll(0))
-    return bool(select.select([connection], [], [], 0)[0])
+        if isinstance(error, (httpcore.TimeoutException, TimeoutError)):
+            return PolicyEngineError(f"{self.name} did not answer within {self.timeout:g} s")
+        if isinstance(error, httpcore.ProtocolError):
+            return PolicyEngineError(f"{self.name} ended the connection early or does not speak HTTP/1.1")
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__cause__ or cause.__context__
+        code = errno.errorcode.get(cause.errno or 0, "") if isinstance(cause, OSError) else ""
+        kind = f"{type(cause or error).__name__} {code}".rstrip()
+        failure = PolicyEngineError(f"{self.name} cannot be reached ({kind}); is it running there?")
+        failure.__cause__ = cause
+        return failure
 
 
 def call_with_deadline(function: Callable[[], T], seconds: float) -> T:

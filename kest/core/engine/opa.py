@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from kest.core.engine.base import DecidingEngine, Decision, refuse_names
-from kest.core.engine.http_client import PolicyServer, json_document
+from kest.core.engine.base import Decision
+from kest.core.engine.http_engine import HTTPEngine, utf8
 from kest.core.engine.policy_input import input_json
 from kest.errors import ConfigurationError, PolicyEngineError
 
@@ -17,11 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["OPAPolicyEngine"]
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_-]+)*")
-_HOST = re.compile(r"[A-Za-z0-9._~-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]+")
 _MAX_ID = 256
 
 
-class OPAPolicyEngine(DecidingEngine):
+class OPAPolicyEngine(HTTPEngine):
     """Asks OPA at ``/v1/data/<policy name>``, body ``{"input": <policy input>}``; all names must allow.
 
     Dots and slashes in a name mean the same: ``kest.allow_trusted`` and ``kest/allow_trusted`` are
@@ -42,7 +41,11 @@ class OPAPolicyEngine(DecidingEngine):
 
     Raises:
         ConfigurationError: an argument cannot be used.
+
+    The ``ids`` of a decision are OPA's decision ids and, with ``provenance``, bundle revisions.
     """
+
+    label = "OPA"
 
     def __init__(
         self,
@@ -57,45 +60,13 @@ class OPAPolicyEngine(DecidingEngine):
         tls: ssl.SSLContext | None = None,
         provenance: bool = False,
     ) -> None:
-        target = server_url("OPAPolicyEngine", url, host, port, uds)
-        self._server = PolicyServer("OPA", target, timeout=timeout, uds=uds, headers=headers, context=tls)
+        super().__init__(url, host, port, timeout, headers, tls, uds)
         self._decision_path = tuple(decision_path.split(".")) if isinstance(decision_path, str) else ()
         if not all(self._decision_path) or not self._decision_path:
             raise ConfigurationError("decision_path must be member names joined by dots, such as 'result.allow'")
         self._query = "?provenance=true" if provenance else ""
 
-    def decide(self, entry_id: str, policy_names: Sequence[str], context: Mapping[str, Any]) -> Decision:
-        """Ask once per policy name; ``ids`` holds OPA's decision ids and, with ``provenance``, bundle revisions.
-
-        Raises:
-            PolicyEngineError: OPA cannot be reached, is late, or answers anything but 200 with JSON.
-        """
-        refused = refuse_names(policy_names)
-        if refused is not None:
-            return refused
-        paths, body, deadline = self._prepare(policy_names, context)
-        ids: list[str] = []
-        for name, path in zip(policy_names, paths, strict=True):
-            decision = self._read(name, self._server.post(path, body, deadline), ids)
-            if decision is not None:
-                return decision
-        return Decision(True, "", None, tuple(ids))
-
-    async def async_decide(self, entry_id: str, policy_names: Sequence[str], context: Mapping[str, Any]) -> Decision:
-        """:meth:`decide` without blocking the event loop."""
-        refused = refuse_names(policy_names)
-        if refused is not None:
-            return refused
-        paths, body, deadline = self._prepare(policy_names, context)
-        ids: list[str] = []
-        for name, path in zip(policy_names, paths, strict=True):
-            decision = self._read(name, await self._server.apost(path, body, deadline), ids)
-            if decision is not None:
-                return decision
-        return Decision(True, "", None, tuple(ids))
-
-    def _prepare(self, policy_names: Sequence[str], context: Mapping[str, Any]) -> tuple[list[str], bytes, float]:
-        deadline = self._server.deadline()
+    def _requests(self, policy_names: Sequence[str], context: Mapping[str, Any]) -> list[tuple[str, bytes]]:
         paths: list[str] = []
         for name in policy_names:
             if not _NAME.fullmatch(name):  # before it becomes part of a URL
@@ -103,11 +74,10 @@ class OPAPolicyEngine(DecidingEngine):
                     f"policy name {name!r} cannot be an OPA path: letters, digits, _ and - in segments joined by / or ."
                 )
             paths.append(f"/v1/data/{name.replace('.', '/')}{self._query}")
-        return paths, utf8(f'{{"input":{input_json(context)}}}'), deadline
+        body = utf8(f'{{"input":{input_json(context)}}}')
+        return [(path, body) for path in paths]
 
-    def _read(self, name: str, body: bytes, ids: list[str]) -> Decision | None:
-        """The denial that ``body`` means for policy ``name``, or None if it allows; adds its ids to ``ids``."""
-        document = json_document(body, self._server.name)
+    def _read(self, name: str, document: Any, ids: list[str]) -> Decision | None:
         _collect_ids(document, ids)
         value = document
         for member in self._decision_path:
@@ -119,13 +89,6 @@ class OPAPolicyEngine(DecidingEngine):
             return None
         reason = "OPA denied" if value is False else f"OPA's decision is {type(value).__name__}, not true"
         return Decision(False, reason, name, tuple(ids))
-
-    def close(self) -> None:
-        """Close the idle connections."""
-        self._server.close()
-
-    def __repr__(self) -> str:
-        return f"<OPAPolicyEngine asking {self._server.name}>"
 
 
 def _collect_ids(document: object, ids: list[str]) -> None:
@@ -143,36 +106,3 @@ def _collect_ids(document: object, ids: list[str]) -> None:
                 mark = f"revision={bundle}@{revision}"
                 if mark not in ids:
                     ids.append(mark)
-
-
-def server_url(engine: str, url: str | None, host: str | None, port: int, uds: str | None = None) -> str:
-    """The server's URL from the forms that constructors accept.
-
-    Raises:
-        ConfigurationError: none or both were given, or the port is none.
-    """
-    if url is not None:
-        if host is not None:
-            raise ConfigurationError(f"{engine} takes url= or host=, not both")
-        return url
-    if host is None:
-        if uds is None:
-            raise ConfigurationError(f"{engine} needs url='http://host:port' or host=")
-        return "http://localhost"
-    if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
-        raise ConfigurationError(f"{engine}: port must be between 1 and 65535")
-    if not isinstance(host, str) or not _HOST.fullmatch(host):
-        raise ConfigurationError(f"{engine}: host must be a host name or an IP address, without scheme, port or path")
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def utf8(text: str) -> bytes:
-    """``text`` as UTF-8.
-
-    Raises:
-        PolicyEngineError: it holds a lone surrogate.
-    """
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise PolicyEngineError("the policy input holds a lone surrogate, which is no Unicode text") from None

@@ -1,0 +1,132 @@
+"""Hot paths leave memory and reference counts flat over many iterations. Each runs in a process of its own."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+PRELUDE = """
+import gc, json, resource, sys
+from kest import _kestcore as core
+from kest.core import *
+from kest.core.context import get_current_passport, join, lineage
+from kest.core.hashing import hash_arguments, hash_value
+from kest.errors import KestError
+identity = LocalEd25519Provider("spiffe://kest.test/leaks")
+configure(engine=MockPolicyEngine(), identity=identity)
+signer = identity.signer
+f = kest_verified("p", user="u", resource_attr={"a": 1}, added_taints=["x"])(lambda a: a)
+with lineage():
+    for _ in range(3): f(1)
+    view = get_current_passport()
+entries, text = view.entries, view.serialize()
+store = TrustStore({identity.get_identity(): identity})
+bad = [*entries[:2], entries[2][:-8] + "AAAAAAAA"]
+raised = 0
+
+def fails(fn, *args):
+    global raised
+    try: fn(*args)
+    except (KestError, TypeError, ValueError): raised += 1
+    else: raise SystemExit("no error")
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4
+
+def measure(work, iterations):
+    for _ in range(iterations // 5): work()
+    gc.collect()
+    before, blocks = resident(), sys.getallocatedblocks()
+    for _ in range(iterations): work()
+    gc.collect()
+    print(sys.getallocatedblocks() - blocks, resident() - before)
+"""
+
+CASES: dict[str, tuple[str, int]] = {
+    "sign": ("signer.sign(b'message'); signer.sign_jws(b'{}'); signer.principal; signer.public_key", 20_000),
+    "signers": ("core.Signer('p').sign(b''); core.Signer('p', bytes(32))", 5_000),
+    "decorated call": ("with lineage(): f(1)", 100_000),
+    "flow with roll-over": ("f(1)", 30_000),
+    "canonicalize": ("core.canonicalize({'a': [1, 2.5, None, 'é', {'b': True}]}); core.digest(('a', 1))", 100_000),
+    "canonicalize refuses": ("fails(core.canonicalize, {'a': [float('nan')]}); fails(core.canonicalize, {1: 2})", 50_000),
+    "parse": ("core.parse(b'{\"a\":[1,2.5,null,\"\\\\u00e9\",{\"b\":true}]}')", 100_000),
+    "parse refuses": ("fails(core.parse, b'{\"a\":1,\"a\":2}'); fails(core.parse, '[' * 100); fails(core.parse, '[1,')", 50_000),
+    "hash": ("hash_arguments({'a': [1, b'x', {3}], 'b': object}); hash_value(2**70)", 30_000),
+    "passports": ("p = Passport(entries); p.tips; p.trust_score; p.taints; p.entries; p.chain_tip; p.decode()", 5_000),
+    "text": ("Passport.deserialize(text).serialize()", 5_000),
+    "text refuses": ("fails(Passport.deserialize, '[1]'); fails(Passport.deserialize, text[:-9]); fails(Passport, [5])", 20_000),
+    "broken passports": ("p = Passport(['x', *entries]); fails(p.decode); fails(lambda: p.tips); p.entries", 5_000),
+    "verify": ("PassportVerifier.verify(entries, store)", 2_000),
+    "verify refuses": ("fails(PassportVerifier.verify, bad, store); fails(PassportVerifier.verify, entries, {})", 2_000),
+    "stores": ("TrustStore({'a': identity, 'b': identity}).ring(); fails(TrustStore, {'a': b'x'})", 10_000),
+    "keys": ("core.PublicKey.from_raw(signer.public_key).verify(b'a', b'b'); fails(core.PublicKey.from_jwk, {})", 20_000),
+    "entries": ("KestEntry('op', labels={'a': 'b'}, taints=['x']).payload('p'); fails(KestEntry, 5)", 20_000),
+    "entries refuse": ("fails(KestEntry('op', classification='x').payload, 'p'); fails(KestEntry('o', labels={'a': 1}).payload, 'p')", 20_000),
+    "pack": ("BaggageManager.unpack(BaggageManager.pack(Passport(entries), limit=3000))", 3_000),
+    "pack dense": ("q = Passport(entries); d = core.pack_dense(q); d and core.unpack_dense(d, 1 << 20, 100)", 3_000),
+    "unpack refuses": (
+        "fails(BaggageManager.unpack, {'kest.passport_z': 'eJwAAA'}); fails(core.unpack_z, 'A', 10, 10); "
+        "fails(core.unpack_dense, 'AAAA', 10, 10)",
+        20_000,
+    ),
+    "merge": ("Passport.merge(view, Passport(entries), view.restrict(10, ['a'])).roll_over()", 5_000),
+    "adopt": ("p = Passport(); fails(p.adopt, 'x'); p.adopt(entries[0])", 5_000),
+    "uuid": ("core.uuid7(); core.stamp()", 100_000),
+    "base64": ("core.b64url_decode(core.b64url_encode(b'abc')); fails(core.b64url_decode, '=')", 100_000),
+}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/statm")
+@pytest.mark.parametrize("case", CASES)
+def test_memory_stays_flat(case: str, run_python: Any) -> None:
+    statement, iterations = CASES[case]
+    done = run_python(f"{PRELUDE}\ndef work():\n    {statement}\nmeasure(work, {iterations})\n")
+    blocks, kibibytes = map(int, done.stdout.split())
+    assert abs(blocks) < 300 + (1100 if case == "flow with roll-over" else 0), "Python objects pile up"
+    assert kibibytes < 2048, "memory of the C core piles up"
+
+
+def test_reference_counts_of_arguments(run_python: Any) -> None:
+    """Not one reference too many or too few to anything that goes into the core a thousand times."""
+    done = run_python(
+        PRELUDE
+        + """
+value, seed, principal, labels, taints, message = {"a": ["b"]}, bytes(range(32)), "p" * 40, {"k": "v" * 9}, ["t" * 9], b"m" * 99
+watched = [value, value["a"], seed, principal, labels, taints, message, entries, text, view, signer, identity]
+def work():
+    core.canonicalize(value); core.digest(value); core.parse(text); core.sha256(message)
+    s = core.Signer(principal, seed); s.sign(message); s.sign_jws(message, "typ")
+    KestEntry(principal, labels=labels, taints=taints, added_taints=taints).payload(principal)
+    Passport(entries).entries; Passport.deserialize(text); Passport.merge(view, view)
+    PassportVerifier.verify(view, store)
+    with lineage(view): f(value)
+    fails(core.canonicalize, {principal: object()}); fails(core.Signer, principal, message)
+work()
+gc.collect()
+before = [sys.getrefcount(each) for each in watched]
+for _ in range(300): work()
+gc.collect()
+after = [sys.getrefcount(each) for each in watched]
+assert before == after, list(zip(before, after))
+print("ok")
+"""
+    )
+    assert done.stdout == "ok\n"
+
+
+def test_types_and_module_state_are_collectable(run_python: Any) -> None:
+    run_python(
+        PRELUDE
+        + """
+before = {t: sys.getrefcount(t) for t in (core.Signer, core.PublicKey, core.KeyRing, core.KestEntry, core.Passport)}
+for _ in range(1000):
+    core.Signer("p"); core.PublicKey.from_raw(signer.public_key); core.KeyRing([]); KestEntry("op"); Passport(entries)
+    fails(core.Signer, ""); fails(core.KeyRing, [5]); fails(KestEntry, "op", 5); fails(Passport, 5)
+gc.collect()
+for t, count in before.items():
+    assert abs(sys.getrefcount(t) - count) < 5, (t, count, sys.getrefcount(t))
+"""
+    )
