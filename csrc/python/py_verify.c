@@ -2,6 +2,7 @@
 #include "state.h"
 
 #include "../core/alloc.h"
+#include "../core/seen.h"
 
 #include <unistd.h>
 
@@ -34,14 +35,106 @@ static void run(kest_state *state, kest_node *const *nodes, size_t count, const 
     }
 }
 
-/* A private, referenced copy: the passport may be added to by another thread while we are without the lock. */
-static kest_node **pinned(kest_node *const *nodes, size_t count)
-{
-    kest_node **copy = kest_calloc(count ? count : 1, sizeof(kest_node *));
+/* --- SeenEntries --- */
 
-    for (size_t i = 0; copy && i < count; i++)
-        copy[i] = kest_node_ref(nodes[i]);
-    return copy;
+typedef struct SeenObject {
+    PyObject_HEAD
+    PyObject *ring; /* the KeyRing that the entries verified under */
+    kest_seen *seen;
+} SeenObject;
+
+static PyObject *seen_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"ring", "capacity", NULL};
+    kest_state *state = PyType_GetModuleState(type);
+    PyObject *ring;
+    Py_ssize_t capacity = 65536;
+    SeenObject *self;
+    kest_status st;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|n:SeenEntries", names, state->keyring_type, &ring, &capacity))
+        return NULL;
+    if (capacity < 2 || capacity > 1 << 24) {
+        PyErr_SetString(PyExc_ValueError, "capacity is from 2 to 2**24 entries");
+        return NULL;
+    }
+    self = (SeenObject *)type->tp_alloc(type, 0);
+    if (!self)
+        return NULL;
+    self->ring = Py_NewRef(ring);
+    if ((st = kest_seen_new((size_t)capacity, &self->seen)) != KEST_OK) {
+        kest_raise(state, st);
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
+}
+
+static void seen_dealloc(SeenObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+
+    Py_XDECREF(self->ring); /* a KeyRing refers to nothing, so no cycle can form */
+    kest_seen_free(self->seen);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static Py_ssize_t seen_length(SeenObject *self)
+{
+    return (Py_ssize_t)kest_seen_count(self->seen);
+}
+
+static PyType_Slot seen_slots[] = {
+    {Py_tp_new, seen_new},
+    {Py_tp_dealloc, seen_dealloc},
+    {Py_mp_length, seen_length},
+    {Py_tp_doc, "SeenEntries(ring, capacity=65536)\n--\n\nHashes of entries that verified under `ring`; verify_passport() passes over them "
+                "and adds to them. Bounded: the oldest are forgotten."},
+    {0, NULL},
+};
+
+PyType_Spec kest_seen_spec = {"kest._kestcore.SeenEntries", sizeof(SeenObject), 0,
+                              Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, seen_slots};
+
+/* --- verify_passport --- */
+
+/* References to every node, so that the passport may change while we are without the lock; and among them those
+ * that have to be verified, with their places in the passport. */
+typedef struct task {
+    kest_node **nodes, **fresh;
+    size_t *places;
+    size_t count, nfresh;
+} task;
+
+static void task_free(task *t)
+{
+    while (t->nodes && t->count)
+        kest_node_unref(t->nodes[--t->count]);
+    kest_free(t->nodes);
+    kest_free(t->fresh);
+    kest_free(t->places);
+}
+
+static int task_fill(task *t, kest_node *const *nodes, size_t count, const kest_seen *seen)
+{
+    memset(t, 0, sizeof *t);
+    t->nodes = kest_calloc(count ? count : 1, sizeof(kest_node *));
+    t->fresh = kest_calloc(count ? count : 1, sizeof(kest_node *));
+    t->places = kest_calloc(count ? count : 1, sizeof(size_t));
+    if (!t->nodes || !t->fresh || !t->places) {
+        task_free(t);
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (; t->count < count; t->count++) {
+        t->nodes[t->count] = kest_node_ref(nodes[t->count]);
+        /* A broken node can have the hash of a sound one elsewhere: what is wrong with it is its place here. */
+        if (seen && !nodes[t->count]->broken && kest_seen_has(seen, nodes[t->count]->hash))
+            continue;
+        t->places[t->nfresh] = t->count;
+        t->fresh[t->nfresh++] = nodes[t->count];
+    }
+    return 0;
 }
 
 static PyObject *principals_of(kest_node *const *nodes, size_t count)
@@ -68,39 +161,50 @@ static PyObject *principals_of(kest_node *const *nodes, size_t count)
 static PyObject *verify_passport(PyObject *module, PyObject *args)
 {
     kest_state *state = state_of_module(module);
-    PyObject *object, *ring, *result = NULL;
-    PassportObject *passport;
-    kest_node **nodes, **copy;
+    PyObject *object, *ring, *given = Py_None, *result = NULL;
+    SeenObject *seen = NULL;
+    kest_node **nodes;
     long asked = 0;
     size_t count;
     bool owned;
     kest_verdict verdict;
+    task t;
+    int rc;
 
-    if (!PyArg_ParseTuple(args, "O!O!|l:verify_passport", state->passport_type, &object, state->keyring_type, &ring, &asked))
+    if (!PyArg_ParseTuple(args, "O!O!|lO:verify_passport", state->passport_type, &object, state->keyring_type, &ring, &asked,
+                          &given))
         return NULL;
-    passport = (PassportObject *)object;
-    if (kest_passport_nodes(state, passport, &nodes, &count, &owned) < 0)
+    if (given != Py_None) {
+        if (Py_TYPE(given) != state->seen_type || ((SeenObject *)given)->ring != ring) {
+            PyErr_SetString(PyExc_ValueError, "the SeenEntries belong to another KeyRing");
+            return NULL;
+        }
+        seen = (SeenObject *)given;
+    }
+    if (kest_passport_nodes(state, (PassportObject *)object, &nodes, &count, &owned) < 0)
         return NULL;
-    copy = pinned(nodes, count);
+    rc = task_fill(&t, nodes, count, seen ? seen->seen : NULL);
     if (owned)
         kest_free(nodes);
-    if (!copy)
-        return PyErr_NoMemory();
-    run(state, copy, count, ((KeyringObject *)ring)->ring, threads_for(count, asked), &verdict);
-    if (verdict.status != KEST_OK)
-        kest_raise_verification(state, verdict.status, verdict.index);
-    else
-        result = principals_of(copy, count);
-    while (count--)
-        kest_node_unref(copy[count]);
-    kest_free(copy);
+    if (rc < 0)
+        return NULL;
+    run(state, t.fresh, t.nfresh, ((KeyringObject *)ring)->ring, threads_for(t.nfresh, asked), &verdict);
+    if (verdict.status != KEST_OK) {
+        kest_raise_verification(state, verdict.status, t.places[verdict.index]);
+    } else {
+        for (size_t i = 0; seen && i < t.nfresh; i++)
+            kest_seen_add(seen->seen, t.fresh[i]->hash);
+        result = principals_of(t.nodes, t.count);
+    }
+    task_free(&t);
     return result;
 }
 
 PyMethodDef kest_verify_methods[] = {
     {"verify_passport", verify_passport, METH_VARARGS,
-     "verify_passport(passport, ring, threads=0, /)\n--\n\nVerifies every entry: form, links, trust, taints, the principal's rights "
-     "and the signature. Returns the principals as a frozenset; raises VerificationError with the index of the first "
-     "bad entry. threads: 0 chooses (several from 64 entries up)."},
+     "verify_passport(passport, ring, threads=0, seen=None, /)\n--\n\nVerifies every entry: form, links, trust, taints, the principal's "
+     "rights and the signature. Returns the principals as a frozenset; raises VerificationError with the index of the first "
+     "bad entry. threads: 0 chooses (several from 64 entries up). seen: a SeenEntries of this ring; entries in it are not "
+     "verified again."},
     {NULL, NULL, 0, NULL},
 };

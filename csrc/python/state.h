@@ -13,7 +13,7 @@
 typedef struct kest_state {
     /* exception classes, from kest.errors */
     PyObject *canonicalization_error, *json_error, *key_error, *passport_error, *verification_error, *baggage_error;
-    PyTypeObject *signer_type, *pubkey_type, *keyring_type, *entry_type, *passport_type;
+    PyTypeObject *signer_type, *pubkey_type, *keyring_type, *seen_type, *entry_type, *passport_type;
     PyObject *binascii_decode; /* binascii.a2b_base64, for PEM */
     kest_gil_policy gil;
 } kest_state;
@@ -86,7 +86,7 @@ typedef struct PassportObject {
     PyObject *json, *z, *dense; /* serialised forms, once asked for */
 } PassportObject;
 
-extern PyType_Spec kest_signer_spec, kest_pubkey_spec, kest_keyring_spec, kest_entry_spec, kest_passport_spec;
+extern PyType_Spec kest_signer_spec, kest_pubkey_spec, kest_keyring_spec, kest_seen_spec, kest_entry_spec, kest_passport_spec;
 
 /* py_passport.c, for the files that work on passports */
 /* Works the tips out if need be; -1 with an exception set. A passport with a broken entry has none to give: error. */

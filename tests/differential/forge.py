@@ -204,13 +204,6 @@ def taints(draw: st.DrawFn, d: Draft) -> None:
     d.payload[name] = sorted(set(chosen) - {""}) if draw(st.booleans()) else chosen
 
 
-def removal(draw: st.DrawFn, d: Draft) -> None:
-    """Consistent, so that only the right to remove is in question."""
-    gone = draw(st.sampled_from(d.payload["taints"] + ["never there"]))
-    d.payload["removed_taints"] = sorted({*d.payload["removed_taints"], gone})
-    d.payload["taints"] = [taint for taint in d.payload["taints"] if taint != gone]
-
-
 def disorder(draw: st.DrawFn, d: Draft) -> None:
     """Consistent but for the order, or an empty or doubled taint; two of these are fine."""
     options = [["y", "x"], ["x", "x"], [""], ["", "x"], ["\U0001f600", "\ue000"], ["\ue000", "\U0001f600"], ["x", "y"]]
@@ -400,7 +393,6 @@ FORGERIES: list[Forgery] = [
         trust_score,
         labels,
         taints,
-        removal,
         disorder,
         parents,
         policy_context,
