@@ -67,7 +67,7 @@ async def _repeat(function: Callable[[int], Awaitable[int]], parent: Passport, t
 
 
 def _on_loop(function: Callable[[int], Awaitable[int]], parent: Passport, tasks: int, each: int) -> Callable[[], float]:
-    """Nanoseconds per call of ``tasks`` tasks with ``each`` calls on one loop; starting the loop and tasks is not timed in."""
+    """Nanoseconds per call of ``tasks`` tasks with ``each`` calls on one loop, once all have started."""
 
     async def main() -> float:
         gate = asyncio.Event()
@@ -111,9 +111,11 @@ def measure(budget: Budget) -> list[Row]:
     return [
         row("decorated call / crypto_sign_detached, depth 1", ratios(depths, "1", "raw"), at_most=2.2,
             note=f"{len(first)} bytes signed"),
-        row("decorated call / crypto_sign_detached, depth 2", ratios(depths, "2", "raw later"), note=f"{len(later)} bytes signed"),
+        row("decorated call / crypto_sign_detached, depth 2", ratios(depths, "2", "raw later"),
+            note=f"{len(later)} bytes signed"),
         row("depth 500 / depth 1", ratios(depths, "500", "1"), at_most=1.2),
         row("async / sync", ratios(kinds, "sequential", "sync"), at_most=1.5),
         row("100 tasks on one loop / sequential, per call", ratios(kinds, "tasks", "sequential"), at_most=1.1),
-        row("the same, each body yielding to the loop", ratios(kinds, "tasks, yielding", "sequential, yielding"), at_most=1.1),
+        row("the same, each body yielding to the loop", ratios(kinds, "tasks, yielding", "sequential, yielding"),
+            at_most=1.1),
     ]

@@ -109,8 +109,8 @@ class Hops:
         lifted = classification in ("critic", "sanitizer") and parents < 40
         trust = 80 if lifted else (min(score, 100) if not before else parents * score // 100)
         self.passport = before.seal(
-            signer or service.signer, operation, classification, trust, False, self.labels, added, removed, self.contexts[self.at],
-            self._input_hash(), service.entry_id(self.now), self.now,
+            signer or service.signer, operation, classification, trust, False, self.labels, added, removed,
+            self.contexts[self.at], self._input_hash(), service.entry_id(self.now), self.now,
         )
         return self.passport
 

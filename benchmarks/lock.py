@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from benchmarks.measure import Budget, Row, Watch, ratios, rounds_of, row
 from benchmarks.sign import Case
@@ -16,7 +17,8 @@ from kest._kestcore import lock_mode, lock_stats
 __all__ = ["measure"]
 
 WINDOW, LEAD_IN = 0.25, 0.1  # seconds; the lead-in lets the policy find out where it is
-MODES = ("hold", "always", "adaptive")
+Mode = Literal["hold", "always", "adaptive"]
+MODES: tuple[Mode, ...] = ("hold", "always", "adaptive")
 
 
 @contextmanager
@@ -98,7 +100,8 @@ def loop_lateness(work: Callable[[], object], threads: int, busy: bool, seconds:
 
 def _lateness_rows(case: Case, budget: Budget) -> list[Row]:
     rows = []
-    for label, threads, busy in (("beside 2 signing threads", 2, False), ("beside 4 signing threads and a busy one", 4, True)):
+    situations = (("beside 2 signing threads", 2, False), ("beside 4 signing threads and a busy one", 4, True))
+    for label, threads, busy in situations:
         for mode in MODES:
             lock_mode(mode)
             late = loop_lateness(case.seal, threads, busy, max(0.4, 1.2 * budget.scale))
@@ -117,7 +120,7 @@ def measure(budget: Budget) -> list[Row]:
     case.same_output()
     watch = Watch(budget.patience)
 
-    def rate(mode: str, threads: int, busy: bool) -> Callable[[], float]:
+    def rate(mode: Mode, threads: int, busy: bool) -> Callable[[], float]:
         def run() -> float:
             lock_mode(mode)
             return operations_per_second(case.seal, threads, busy)
@@ -142,9 +145,10 @@ def measure(budget: Budget) -> list[Row]:
         cliffs = after["cliffs"] - before["cliffs"]
         rows = [
             row("2 threads / 1 thread", ratios(pairs, "two", "one"), at_least=1.8, note=watch.note),
-            row("4 threads beside a busy thread: ours / reference", ratios(pairs, "busy", "reference"), at_least=25),
+            row("4 threads beside a busy thread: ours / reference", ratios(pairs, "busy", "reference"), at_least=25,
+                note=watch.note),
             row("4 threads beside a busy thread / our 1 thread without it", ratios(pairs, "busy", "one"), at_least=0.75,
-                note=f"{cliffs} waits over 4 ms"),
+                note=f"{cliffs} waits over 4 ms; {watch.note}".removesuffix("; ")),
             row("hold: 2 threads / 1 thread", ratios(modes, "hold, 2", "one")),
             row("always: 2 threads / 1 thread", ratios(modes, "always, 2", "one")),
             row("hold: 4 threads beside a busy thread / 1 thread", ratios(modes, "hold, busy", "one")),

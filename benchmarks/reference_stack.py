@@ -79,7 +79,7 @@ class ReferenceSigner:
         text = {**labels, "principal": self.principal}
         if parents and trust > min(parent.trust for parent in parents):
             text[OVERRIDE] = str(trust)
-        payload = {
+        payload: Any = {
             "schema_version": "0.3.0", "runtime": RUNTIME, "entry_id": entry_id, "operation": operation,
             "classification": classification, "trust_score": trust,
             "parent_ids": [parent.hash for parent in parents] or ["0"], "added_taints": sorted(added),

@@ -79,8 +79,9 @@ def markdown(results: Results, about: Mapping[str, str], command: str, remarks: 
     out = [
         "# Measured", "",
         "Medians of interleaved repeats, taken in one run; the spread is the interquartile range. The reference stack is",
-        "rfc8785 + cryptography + plain Python doing the same work ([reference_stack.py](reference_stack.py)); the bare primitive",
-        "is libsodium called from C ([raw.c](raw.c)). Rows without a target are for information.", "",
+        "rfc8785 + cryptography + plain Python doing the same work ([reference_stack.py](reference_stack.py)); the bare",
+        "primitive is libsodium called from C ([raw.c](raw.c)). Rows without a target are for information. NOISY: other",
+        "processes used the cores meanwhile, so what needs a second core is not shown at its best.", "",
         "```", command, "```", "",
     ]
     out += [f"- {name}: {value}" for name, value in about.items()]

@@ -31,14 +31,15 @@ class Case:
         self.input_hash = "5e" * 32
         root_id, root_ms = stamp()
         self.root = Passport().seal(
-            self.signer, "handle_request", "system", 90, False, LABELS, ("external",), (), self.context_bytes, "", root_id, root_ms
+            self.signer, "handle_request", "system", 90, False, LABELS, ("external",), (), self.context_bytes, "",
+            root_id, root_ms,
         )
         self.parents = [Tip(self.root.tips[0], 90, ("external",))]
 
     def seal(self) -> Passport:
         return self.root.seal(
-            self.signer, "plan_steps", "system", 81, False, LABELS, (), (), self.context_bytes, self.input_hash, self.entry_id,
-            self.timestamp_ms,
+            self.signer, "plan_steps", "system", 81, False, LABELS, (), (), self.context_bytes, self.input_hash,
+            self.entry_id, self.timestamp_ms,
         )
 
     def by_hand(self) -> str:

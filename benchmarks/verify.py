@@ -58,7 +58,8 @@ def refusals() -> tuple[int, str]:
     honest = Hops(seed=4).walk(count).entries
     flipped, last = list(honest), list(honest)
     flipped[BAD], last[-1] = _flip(flipped[BAD]), _flip(last[-1])
-    for entries, keys, index in ((forged, hops.keys, BAD), (flipped, Hops(seed=4).keys, BAD), (last, Hops(seed=4).keys, count - 1)):
+    honest_keys = Hops(seed=4).keys
+    for entries, keys, index in ((forged, hops.keys, BAD), (flipped, honest_keys, BAD), (last, honest_keys, count - 1)):
         text = Passport(entries).serialize()
         loaded = {name: Ed25519PublicKey.from_public_bytes(key) for name, key in keys.items()}
         ours = theirs = None
@@ -98,9 +99,12 @@ def measure(budget: Budget) -> list[Row]:
         note = watch.note if watch is not None else ""
         on = f" on {cores} cores" if count >= 64 else ""
         rows += [
-            row(f"{count:,} entries{on}: reference / ours, per entry", ratios(measured, "reference", "ours"), at_least=target, note=note),
-            row(f"{count:,} entries{on}: ours / crypto_sign_verify_detached, per entry", ratios(measured, "ours", "raw"), note=note),
+            row(f"{count:,} entries{on}: reference / ours, per entry", ratios(measured, "reference", "ours"),
+                at_least=target, note=note),
+            row(f"{count:,} entries{on}: ours / crypto_sign_verify_detached, per entry", ratios(measured, "ours", "raw"),
+                note=note),
         ]
     right, note = refusals()
-    rows.append(row("1,000 entries with a bad signature refused by index, of 3", [float(right)], at_least=3, unit="", note=note))
+    rows.append(row("1,000 entries with a bad signature refused by index, of 3", [float(right)], at_least=3, unit="",
+                    note=note))
     return rows

@@ -33,7 +33,7 @@ def _reset() -> None:
 @pytest.fixture(autouse=True)
 def _clean_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     try:
-        import kest.core.config
+        import kest.core.config  # noqa: F401
     except ImportError:  # tests that need the package say so themselves; those of the reference do not need it
         yield
         return

@@ -23,14 +23,32 @@ extern const size_t kest_dense_dictionary_len;
 
 /* Texts that entries of one chain mostly repeat: a table each, and an index per entry. The template is the payload
  * with everything below cut out, behind the header's length and text. */
-enum { KEST_TEXT_TEMPLATE, KEST_TEXT_PRINCIPAL, KEST_TEXT_OPERATION, KEST_TEXT_POLICIES, KEST_TEXT_TAINTS, KEST_TEXTS };
+enum {
+    KEST_TEXT_TEMPLATE, KEST_TEXT_PRINCIPAL, KEST_TEXT_OPERATION, KEST_TEXT_POLICIES, KEST_TEXT_TAINTS, KEST_TEXT_ADDED,
+    KEST_TEXT_REMOVED, KEST_TEXT_CLASS, KEST_TEXTS
+};
 
 /* What is cut out of a payload, in the order in which it stands there; each marker is what is left behind. */
 enum {
-    KEST_CUT_ID, KEST_CUT_INPUT, KEST_CUT_PRINCIPAL, KEST_CUT_OPERATION, KEST_CUT_PARENTS, KEST_CUT_POLICIES,
-    KEST_CUT_TAINTS, KEST_CUT_TIME, KEST_CUT_TRUST, KEST_CUTS
+    KEST_CUT_ADDED, KEST_CUT_CLASS, KEST_CUT_ID, KEST_CUT_INPUT, KEST_CUT_PRINCIPAL, KEST_CUT_OPERATION, KEST_CUT_PARENTS,
+    KEST_CUT_POLICIES, KEST_CUT_REMOVED, KEST_CUT_TAINTS, KEST_CUT_TIME, KEST_CUT_TRUST, KEST_CUTS
 };
 extern const char *const kest_dense_markers[KEST_CUTS];
+
+/* Which text table fills a cut; KEST_TEXTS for a value with a column of another kind. */
+static inline int kest_dense_table(int cut)
+{
+    switch (cut) {
+    case KEST_CUT_ADDED: return KEST_TEXT_ADDED;
+    case KEST_CUT_CLASS: return KEST_TEXT_CLASS;
+    case KEST_CUT_PRINCIPAL: return KEST_TEXT_PRINCIPAL;
+    case KEST_CUT_OPERATION: return KEST_TEXT_OPERATION;
+    case KEST_CUT_POLICIES: return KEST_TEXT_POLICIES;
+    case KEST_CUT_REMOVED: return KEST_TEXT_REMOVED;
+    case KEST_CUT_TAINTS: return KEST_TEXT_TAINTS;
+    default: return KEST_TEXTS;
+    }
+}
 
 static inline uint64_t kest_zigzag(int64_t v) { return ((uint64_t)v << 1) ^ (uint64_t)(v >> 63); }
 static inline int64_t kest_unzigzag(uint64_t v) { return (int64_t)(v >> 1) ^ -(int64_t)(v & 1); }

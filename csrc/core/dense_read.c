@@ -52,8 +52,9 @@ typedef struct text_table {
 typedef struct reader {
     size_t count, nnodes;
     text_table tables[KEST_TEXTS];
-    cursor origins, flags, parents, ms, counters, times, trusts; /* columns; bounded by the plain text, read in step */
-    cursor nodes, inputs, sigs;                          /* the tail */
+    cursor origins, flags, parents, ms, counters, inputs, times, trusts; /* columns; bounded by the plain text, read in step */
+    cursor nodes, hashes, sigs;                          /* the tail */
+    size_t nhashes;                                      /* distinct input hashes seen so far */
     uint64_t *node_values;
     int64_t last_ms;
     size_t budget; /* bytes that may still be built */
@@ -153,21 +154,33 @@ static kest_status read_columns(reader *r, cursor *c, size_t max_entries)
         return KEST_E_INFLATE;
     r->flags.end = r->flags.at + r->count;
     if (!parents_column(r, c) || !varint_column(c, count, &r->ms) || !varint_column(c, count, &r->counters) ||
+        !varint_column(c, flagged(r, KEST_DENSE_INPUT), &r->inputs) ||
         !varint_column(c, flagged(r, KEST_DENSE_OWN_TIME), &r->times) || !take(c, r->count, &r->trusts.at) || c->at != c->end)
         return KEST_E_INFLATE;
     return KEST_OK;
 }
 
+/* How many values of a column introduce something new: those that equal the number of new ones before them. */
+static size_t introduced(cursor column)
+{
+    uint64_t value;
+    size_t n = 0;
+
+    while (take_varint(&column, &value))
+        n += value == n;
+    return n;
+}
+
 static bool read_tail(reader *r, cursor *c)
 {
-    const size_t sigs = r->count * KEST_SIG_LEN, inputs = flagged(r, KEST_DENSE_INPUT) * KEST_HASH_LEN;
-    const size_t left = (size_t)(c->end - c->at);
+    const size_t sigs = r->count * KEST_SIG_LEN, hashes = introduced(r->inputs) * KEST_HASH_LEN;
+    const size_t nodes = introduced(r->origins) * KEST_DENSE_NODE_BYTES;
 
-    if (left < sigs + inputs)
+    if ((size_t)(c->end - c->at) != nodes + hashes + sigs)
         return false;
-    r->nodes = (cursor){c->at, c->end - sigs - inputs};
-    r->inputs = (cursor){r->nodes.end, r->nodes.end + inputs};
-    r->sigs = (cursor){r->inputs.end, c->end};
+    r->nodes = (cursor){c->at, c->at + nodes};
+    r->hashes = (cursor){r->nodes.end, r->nodes.end + hashes};
+    r->sigs = (cursor){r->hashes.end, c->end};
     return true;
 }
 
@@ -229,45 +242,39 @@ static void put_parents(reader *r, kest_buf *out, const kest_builder *b, size_t 
     }
 }
 
-static void put_str(kest_buf *out, kest_str text)
+static bool put_input(reader *r, kest_buf *out)
 {
-    kest_buf_put(out, text.data, text.len);
+    uint8_t text[KEST_HASH_HEX];
+    uint64_t index;
+
+    if (!take_varint(&r->inputs, &index) || index > r->nhashes)
+        return false;
+    r->nhashes += index == r->nhashes;
+    kest_hex(r->hashes.at + index * KEST_HASH_LEN, KEST_HASH_LEN, text);
+    kest_buf_put(out, text, sizeof text);
+    return true;
 }
 
 /* One cut value, in the place that its marker holds. */
 static bool put_cut(reader *r, kest_buf *out, const kest_builder *b, size_t i, int cut, const kest_uuid7_parts *id,
                     const kest_str texts[KEST_TEXTS])
 {
-    uint8_t text[KEST_HASH_HEX];
-    const uint8_t *raw;
+    const int table = kest_dense_table(cut);
+    uint8_t text[KEST_UUID_LEN];
     int64_t time = (int64_t)id->unix_ms;
     uint64_t diff;
 
+    if (table != KEST_TEXTS) {
+        kest_buf_put(out, texts[table].data, texts[table].len);
+        return true;
+    }
     switch (cut) {
     case KEST_CUT_ID:
         kest_uuid7_join(id, text);
         kest_buf_put(out, text, KEST_UUID_LEN);
         return true;
     case KEST_CUT_INPUT:
-        if (!(r->flags.at[i] & KEST_DENSE_INPUT))
-            return true;
-        if (!take(&r->inputs, KEST_HASH_LEN, &raw))
-            return false;
-        kest_hex(raw, KEST_HASH_LEN, text);
-        kest_buf_put(out, text, KEST_HASH_HEX);
-        return true;
-    case KEST_CUT_PRINCIPAL:
-        put_str(out, texts[KEST_TEXT_PRINCIPAL]);
-        return true;
-    case KEST_CUT_OPERATION:
-        put_str(out, texts[KEST_TEXT_OPERATION]);
-        return true;
-    case KEST_CUT_POLICIES:
-        put_str(out, texts[KEST_TEXT_POLICIES]);
-        return true;
-    case KEST_CUT_TAINTS:
-        put_str(out, texts[KEST_TEXT_TAINTS]);
-        return true;
+        return !(r->flags.at[i] & KEST_DENSE_INPUT) || put_input(r, out);
     case KEST_CUT_PARENTS:
         put_parents(r, out, b, i);
         return true;
@@ -412,8 +419,6 @@ static kest_status build(reader *r, kest_builder *b)
     kest_buf_init(&scratch);
     for (size_t i = 0; i < r->count && st == KEST_OK; i++)
         st = build_entry(r, i, b, &jws, &scratch);
-    if (st == KEST_OK && r->nodes.at != r->nodes.end)
-        st = KEST_E_INFLATE;
     kest_buf_free(&jws);
     kest_buf_free(&scratch);
     return st;

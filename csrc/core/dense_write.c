@@ -6,25 +6,6 @@
 
 #include <string.h>
 
-/* Later text is cheaper to refer to, so the commonest stands last. */
-const uint8_t kest_dense_dictionary[] =
-    "\"deviations\":[{\"approver\":\"\",\"policy\":\"\",\"reason\":\"\",\"tier\":\"enterprise\"}],\"kest.continues\":\""
-    "\"kest.opaque_args\":\"\"kest.resource_attr\":\"{\\\"\"kest.resource_id\":\"\"kest.root\":\"thread-without-context\""
-    "snapshot\"critic\"sanitizer\"data\"user_input\"unverified\"contains_pii\"kest.unverified\"kest.trust_override\":\"100\","
-    "kest.identity\":\"{\\\"agent\\\":null,\\\"task\\\":null,\\\"user\\\":null}\",\"trace_id\":\"\""
-    "kest/allow\"invoke\"spiffe://kest.internal/local-workload-agent-gateway-service.example.com/ns/prod/default/sa/"
-    "\0{\"added_taints\":[],\"classification\":\"system\",\"content_hash\":\"\",\"entry_id\":\"\",\"environment\":{},"
-    "\"input_hash\":\"\",\"labels\":{\"principal\":\"\"},\"metadata\":null,\"operation\":\"\",\"otel_context\":{},"
-    "\"parent_ids\":[],\"policy_context\":{\"app_policies\":[],\"deviations\":[],\"enterprise_policies\":[],"
-    "\"function_policies\":[],\"platform_policies\":[]},\"removed_taints\":[],\"runtime\":{\"name\":\"kest-c\","
-    "\"version\":\"0.3.0\"},\"schema_version\":\"0.3.0\",\"taints\":[],\"timestamp_ms\":,\"trust_score\":}";
-const size_t kest_dense_dictionary_len = sizeof kest_dense_dictionary - 1;
-
-const char *const kest_dense_markers[KEST_CUTS] = {
-    ",\"entry_id\":\"\"", ",\"input_hash\":\"\"", "\"principal\":\"\"", ",\"operation\":\"\"", ",\"parent_ids\":[]",
-    ",\"function_policies\":[]", ",\"taints\":[]", ",\"timestamp_ms\":,", ",\"trust_score\":}",
-};
-
 /* A table of distinct texts in order of first use, and which one each entry has. */
 typedef struct text_node {
     kest_str text;
@@ -40,17 +21,17 @@ typedef struct text_table {
 typedef struct writer {
     kest_node *const *nodes;
     text_table tables[KEST_TEXTS];
-    kest_buf flags, parents, ms, counters, origins, times, trusts, tail_nodes, tail_inputs, tail_sigs;
+    kest_buf flags, parents, ms, counters, origins, inputs, times, trusts, tail_nodes, tail_inputs, tail_sigs;
     uint64_t *seen_nodes; /* random parts of entry ids, in order of first use */
     size_t nseen;
     int64_t last_ms;
 } writer;
 
-enum { COLUMNS = 10 };
+enum { COLUMNS = 11 };
 
 static void columns(writer *w, kest_buf *list[COLUMNS])
 {
-    kest_buf *all[COLUMNS] = {&w->origins, &w->flags, &w->parents, &w->ms, &w->counters, &w->times, &w->trusts,
+    kest_buf *all[COLUMNS] = {&w->origins, &w->flags, &w->parents, &w->ms, &w->counters, &w->inputs, &w->times, &w->trusts,
                               &w->tail_nodes, &w->tail_inputs, &w->tail_sigs};
 
     memcpy(list, all, sizeof all);
@@ -108,6 +89,9 @@ static bool header_follows(const kest_node *node, kest_str header, kest_buf *scr
 /* The values with columns of their own, in the order of the cuts. */
 static void find_cuts(const kest_json *root, const kest_json *cuts[KEST_CUTS])
 {
+    cuts[KEST_CUT_ADDED] = kest_json_get(root, "added_taints");
+    cuts[KEST_CUT_CLASS] = kest_json_get(root, "classification");
+    cuts[KEST_CUT_REMOVED] = kest_json_get(root, "removed_taints");
     cuts[KEST_CUT_ID] = kest_json_get(root, "entry_id");
     cuts[KEST_CUT_INPUT] = kest_json_get(root, "input_hash");
     cuts[KEST_CUT_PRINCIPAL] = kest_json_get(kest_json_get(root, "labels"), "principal");
@@ -144,14 +128,27 @@ static kest_str inner(const kest_parsed *p, const kest_json *value)
 
 static kest_status put_texts(writer *w, const kest_parsed *p, const kest_json *const cuts[KEST_CUTS], const kest_buf *template)
 {
-    const kest_str texts[KEST_TEXTS] = {{template->data, template->len}, inner(p, cuts[KEST_CUT_PRINCIPAL]),
-                                        inner(p, cuts[KEST_CUT_OPERATION]), inner(p, cuts[KEST_CUT_POLICIES]),
-                                        inner(p, cuts[KEST_CUT_TAINTS])};
     kest_status st = template->status;
 
-    for (int i = 0; i < KEST_TEXTS && st == KEST_OK; i++)
-        st = put_text(&w->tables[i], texts[i]);
+    if (st == KEST_OK)
+        st = put_text(&w->tables[KEST_TEXT_TEMPLATE], (kest_str){template->data, template->len});
+    for (int cut = 0; cut < KEST_CUTS && st == KEST_OK; cut++)
+        if (kest_dense_table(cut) != KEST_TEXTS)
+            st = put_text(&w->tables[kest_dense_table(cut)], inner(p, cuts[cut]));
     return st;
+}
+
+/* Calls that pass on what they were given have the hash of their caller. */
+static void put_input(writer *w, const uint8_t hash[KEST_HASH_LEN])
+{
+    const size_t known = w->tail_inputs.len / KEST_HASH_LEN;
+    size_t at = 0;
+
+    while (at < known && memcmp(w->tail_inputs.data + at * KEST_HASH_LEN, hash, KEST_HASH_LEN) != 0)
+        at++;
+    kest_buf_varint(&w->inputs, at);
+    if (at == known)
+        kest_buf_put(&w->tail_inputs, hash, KEST_HASH_LEN);
 }
 
 static kest_status put_parents(writer *w, size_t i, uint8_t *flags)
@@ -225,7 +222,7 @@ static kest_status put_entry(writer *w, size_t i, const kest_parsed *p, kest_buf
     if (cuts[KEST_CUT_INPUT]->u.str.len) {
         flags |= KEST_DENSE_INPUT;
         kest_unhex(cuts[KEST_CUT_INPUT]->u.str.data, KEST_HASH_LEN, raw); /* checked when the entry was read */
-        kest_buf_put(&w->tail_inputs, raw, sizeof raw);
+        put_input(w, raw);
     }
     kest_buf_byte(&w->trusts, p->trust);
     kest_buf_byte(&w->flags, flags);
@@ -282,7 +279,7 @@ static kest_status deflate_into(kest_buf *out, const kest_buf *plain)
 static kest_status assemble(writer *w, size_t count, kest_buf *out)
 {
     /* Origins next to the text indices: one process per principal is usual, and then they repeat each other. */
-    const kest_buf *order[7] = {&w->origins, &w->flags, &w->parents, &w->ms, &w->counters, &w->times, &w->trusts};
+    const kest_buf *order[8] = {&w->origins, &w->flags, &w->parents, &w->ms, &w->counters, &w->inputs, &w->times, &w->trusts};
     const kest_buf *tail[3] = {&w->tail_nodes, &w->tail_inputs, &w->tail_sigs};
     kest_buf plain, packed;
     kest_status st;
@@ -296,7 +293,7 @@ static kest_status assemble(writer *w, size_t count, kest_buf *out)
         kest_buf_put(&plain, w->tables[i].texts.data, w->tables[i].texts.len);
     for (int i = 0; i < KEST_TEXTS; i++)
         kest_buf_put(&plain, w->tables[i].indices.data, w->tables[i].indices.len);
-    for (int i = 0; i < 7; i++)
+    for (int i = 0; i < 8; i++)
         kest_buf_put(&plain, order[i]->data, order[i]->len);
     st = plain.len > UINT32_MAX / 2 ? KEST_E_LIMIT : plain.status;
     if (st == KEST_OK)

@@ -63,5 +63,7 @@ typedef struct kest_parsed {
 /* On failure nothing needs freeing. */
 kest_status kest_parsed_read(const uint8_t *jws, size_t len, kest_parsed *out);
 void kest_parsed_free(kest_parsed *parsed);
+/* Whether kest_parsed_read would accept an entry with this payload, which kest_entry_write has just written. */
+kest_status kest_payload_check(const uint8_t *payload, size_t len);
 
 #endif

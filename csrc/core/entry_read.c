@@ -245,3 +245,17 @@ void kest_parsed_free(kest_parsed *parsed)
         kest_free(parsed->parents);
     memset(parsed, 0, offsetof(kest_parsed, room));
 }
+
+kest_status kest_payload_check(const uint8_t *payload, size_t len)
+{
+    kest_parsed parsed;
+    kest_status st;
+
+    memset(&parsed, 0, offsetof(kest_parsed, room));
+    parsed.payload = (kest_str){payload, len};
+    st = kest_json_parse(payload, len, MAX_NODES, &parsed.doc);
+    if (st == KEST_OK)
+        st = read_payload(&parsed);
+    kest_parsed_free(&parsed);
+    return st;
+}

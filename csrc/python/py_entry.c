@@ -62,6 +62,10 @@ static PyObject *sorted_tuple(PyObject *items, const char *what)
         PyErr_Format(PyExc_TypeError, "%s is a sequence of str, not a single str", what);
         return NULL;
     }
+    if (PyTuple_CheckExact(items) && (PyTuple_GET_SIZE(items) == 0 ||
+                                      (PyTuple_GET_SIZE(items) == 1 && PyUnicode_Check(PyTuple_GET_ITEM(items, 0)) &&
+                                       PyUnicode_GET_LENGTH(PyTuple_GET_ITEM(items, 0)) > 0)))
+        return Py_NewRef(items); /* the usual cases are in order as they are */
     set = PyFrozenSet_New(items);
     list = set ? PySequence_List(set) : NULL;
     Py_XDECREF(set);
@@ -221,29 +225,6 @@ fail:
     return -1;
 }
 
-/* Our own reader must accept what we are about to have signed; a throw-away signature part makes it a JWS. */
-static kest_status self_check(const kest_buf *payload, kest_str principal)
-{
-    static const uint8_t no_signature[] = ".AAAA";
-    kest_parsed parsed;
-    kest_buf jws;
-    kest_status st;
-
-    kest_buf_init(&jws);
-    kest_jws_header_write(&jws, KEST_ALG_EDDSA, principal.data, principal.len, "JWS");
-    kest_buf_byte(&jws, '.');
-    if (kest_buf_room(&jws, kest_b64_encoded_len(payload->len))) {
-        kest_b64_encode(payload->data, payload->len, jws.data + jws.len);
-        jws.len += kest_b64_encoded_len(payload->len);
-    }
-    kest_buf_put(&jws, no_signature, sizeof no_signature - 1);
-    st = jws.status == KEST_OK ? kest_parsed_read(jws.data, jws.len, &parsed) : jws.status;
-    if (st == KEST_OK)
-        kest_parsed_free(&parsed);
-    kest_buf_free(&jws);
-    return st;
-}
-
 static PyObject *entry_payload(EntryObject *self, PyObject *arg)
 {
     kest_state *state = kest_state_of((PyObject *)self);
@@ -278,7 +259,7 @@ static PyObject *entry_payload(EntryObject *self, PyObject *arg)
     e.parents = parents;
     e.policy_context = (kest_str){context.data, context.len};
     kest_entry_write(&payload, &e);
-    st = payload.status == KEST_OK ? self_check(&payload, principal) : payload.status;
+    st = payload.status == KEST_OK ? kest_payload_check(payload.data, payload.len) : payload.status;
     if (st == KEST_OK)
         result = PyBytes_FromStringAndSize((const char *)payload.data, (Py_ssize_t)payload.len);
     else

@@ -23,6 +23,7 @@ class RedisCache:
     ``RedisCache("redis://redis:6379/0")``, ``RedisCache(host="redis", port=6379)``, ``RedisCache(client=Redis(...))``. A
     record holds its passport's tip and is refused when that is not the one that the request names, so that whoever can
     write to Redis cannot exchange one passport for another. Use TLS (``rediss://``) and a password on a shared network.
+    `close` and `aclose` belong where the application shuts down; an async client's connections belong to their event loop.
 
     Args:
         url: as redis-py takes it (redis://, rediss://, unix://).
@@ -162,7 +163,9 @@ class RedisCache:
         if self._given is not None:
             return self._given
         if not self._owns:
-            raise ConfigurationError("this RedisCache has an async client only, and a sync caller needs it: pass client=")
+            raise ConfigurationError(
+                "this RedisCache has an async client only, and a sync caller needs it: pass client="
+            )
         client = self._sync
         if client is None:
             import redis
@@ -196,7 +199,9 @@ class RedisCache:
         try:
             return kind(**options) if self._url is None else kind.from_url(self._url, **options)
         except ValueError as error:
-            raise ConfigurationError(f"RedisCache: the URL is not one that redis-py takes ({type(error).__name__})") from None
+            raise ConfigurationError(
+                f"RedisCache: the URL is not one that redis-py takes ({type(error).__name__})"
+            ) from None
 
     def _record(self, value: str, ttl: float | None) -> tuple[bytes, int]:
         record = value.encode()

@@ -13,13 +13,15 @@ from typing import Any
 __all__ = ["CallSpan", "start_span"]
 
 SCOPE = "kest.core"
+
+_PROVIDER_NAMED = bool(os.environ.get("OTEL_PYTHON_TRACER_PROVIDER"))  # the API loads that one by itself
 MAX_PASSPORT_ATTRIBUTE = 8192
 """Longest passport, in characters, that becomes a span attribute; longer ones are left out and counted instead."""
 
 
 def start_span(operation: str) -> CallSpan | None:
     """A started span, or None where OpenTelemetry is not in use."""
-    if "opentelemetry.trace" not in sys.modules and not os.environ.get("OTEL_PYTHON_TRACER_PROVIDER"):
+    if "opentelemetry.trace" not in sys.modules and not _PROVIDER_NAMED:
         return None
     from opentelemetry import trace
 

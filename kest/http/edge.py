@@ -81,7 +81,9 @@ class Edge:
         if trust_store is not None and not isinstance(trust_store, TrustStore):
             trust_store = TrustStore(trust_store)
         if on_unverified not in (None, *config.ON_UNVERIFIED):
-            raise ConfigurationError(f"on_unverified is one of {', '.join(config.ON_UNVERIFIED)}, not {on_unverified!r}")
+            raise ConfigurationError(
+                f"on_unverified is one of {', '.join(config.ON_UNVERIFIED)}, not {on_unverified!r}"
+            )
         if on_unverified == "accept" and os.environ.get("KEST_INSECURE_NO_VERIFY", "").lower() != "true":
             raise ConfigurationError(
                 "on_unverified='accept' believes forged lineage; for development only, set KEST_INSECURE_NO_VERIFY=true"

@@ -247,10 +247,21 @@ class KestClientInterceptor(
         )
         return continuation(changed, request)
 
-    intercept_unary_unary = _call
-    intercept_unary_stream = _call
-    intercept_stream_unary = _call
-    intercept_stream_stream = _call
+    def intercept_unary_unary(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        """See `grpc.UnaryUnaryClientInterceptor`."""
+        return self._call(continuation, client_call_details, request)
+
+    def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
+        """See `grpc.UnaryStreamClientInterceptor`."""
+        return self._call(continuation, client_call_details, request)
+
+    def intercept_stream_unary(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        """See `grpc.StreamUnaryClientInterceptor`."""
+        return self._call(continuation, client_call_details, request_iterator)
+
+    def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
+        """See `grpc.StreamStreamClientInterceptor`."""
+        return self._call(continuation, client_call_details, request_iterator)
 
 
 def aio_client_interceptors(target: str | None = None, **settings: Any) -> list[Any]:

@@ -151,7 +151,9 @@ class JWTVerifier:
     def _unverified(self, token: str) -> dict[str, Any]:
         warn_once("no_verify", "KEST_INSECURE_NO_VERIFY: bearer tokens are believed without verification")
         try:
-            claims = self._jwt.decode(token, options={"verify_signature": False, "verify_exp": True, "verify_nbf": True})
+            claims = self._jwt.decode(
+                token, options={"verify_signature": False, "verify_exp": True, "verify_nbf": True}
+            )
         except Exception as error:
             problem = _reason(self._jwt, error)
         else:
@@ -227,7 +229,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
 def _reason(jwt: Any, error: Exception) -> str:
     # PyJWT's own messages may quote claims.
     if isinstance(error, jwt.MissingRequiredClaimError):
-        return f"the token has no {error.claim} claim"
+        return f"the token has no {getattr(error, 'claim', 'required')} claim"
     for name, text in _REASONS:
         if isinstance(error, getattr(jwt, name)):
             return text
@@ -237,5 +239,3 @@ def _reason(jwt: Any, error: Exception) -> str:
 def insecure() -> bool:
     """Whether the environment says that nothing needs to be verified."""
     return os.environ.get("KEST_INSECURE_NO_VERIFY", "").lower() == "true"
-
-

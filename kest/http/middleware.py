@@ -121,5 +121,3 @@ async def refuse(scope: Scope, send: Send, error: KestError, headers: Iterable[t
     ]
     await send({"type": f"{prefix}.response.start", "status": status, "headers": fields})
     await send({"type": f"{prefix}.response.body", "body": body})
-
-

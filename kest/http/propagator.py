@@ -51,7 +51,9 @@ class KestPropagator(TextMapPropagator):
         packer, guard: how and where it is sent.
     """
 
-    def __init__(self, edge: Edge | None = None, packer: Packer | None = None, guard: EgressGuard | None = None) -> None:
+    def __init__(
+        self, edge: Edge | None = None, packer: Packer | None = None, guard: EgressGuard | None = None
+    ) -> None:
         self._edge = edge or Edge()
         self._packer = packer or Packer()
         self._guard = guard or EgressGuard()
@@ -174,5 +176,3 @@ def _host(carrier: Any) -> tuple[str | None, int | None]:
             except ValueError:
                 return None, None
     return None, None
-
-

@@ -10,7 +10,7 @@ from kest.http.interceptor import Interceptor, header_bytes, set_header
 
 try:
     import requests
-    from requests.adapters import BaseAdapter
+    from requests.adapters import BaseAdapter, HTTPAdapter
 except ImportError as error:
     raise MissingExtraError("kest.http.requests needs requests: pip install requests") from error
 
@@ -29,7 +29,7 @@ class KestAdapter(BaseAdapter):
 
     def __init__(self, wrapped: BaseAdapter | None = None, **settings: Any) -> None:
         super().__init__()
-        self._wrapped = wrapped if wrapped is not None else requests.adapters.HTTPAdapter()
+        self._wrapped = wrapped if wrapped is not None else HTTPAdapter()
         self._kest = Interceptor(**settings)
 
     def send(self, request: requests.PreparedRequest, *args: Any, **kwargs: Any) -> requests.Response:

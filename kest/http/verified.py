@@ -29,6 +29,8 @@ MAX_BYTES = 16 * 1024 * 1024
 MAX_ENTRIES = 65536
 NEW_ENTRIES = 16
 """How many entries beyond a known passport are worth looking for."""
+MAX_TEXT = 64 * 1024
+"""Characters of an inflated passport that are looked up here; the C core inflates longer ones, under its own cap."""
 TAIL = 64
 """Characters at the end of a signature that find a candidate. A candidate counts only if its whole text is the same."""
 
@@ -140,7 +142,9 @@ class VerifiedPassports:
 def _inline_text(values: Mapping[str, str]) -> str | None:
     """The JSON text of a passport that came inline or compressed; None when it is for somebody else to read."""
     carriers = [key for key in values if key in (PASSPORT, PASSPORT_Z)]
-    if len(carriers) != 1 or any(key.startswith(("kest.passport", "kest.claim")) for key in values if key not in carriers):
+    if len(carriers) != 1 or any(
+        key.startswith(("kest.passport", "kest.claim")) for key in values if key not in carriers
+    ):
         return None
     text: str | None = values[carriers[0]]
     if carriers[0] == PASSPORT_Z:
@@ -153,7 +157,7 @@ def _inline_text(values: Mapping[str, str]) -> str | None:
 def _inflated(packed: str) -> str | None:
     stream = zlib.decompressobj()
     try:
-        data = stream.decompress(_kestcore.b64url_decode(packed), MAX_INFLATED)
+        data = stream.decompress(_kestcore.b64url_decode(packed), MAX_TEXT)
         if not stream.eof or stream.unused_data or stream.unconsumed_tail:
             return None
         return data.decode("ascii")

@@ -53,8 +53,8 @@ def test_every_reason_to_refuse_is_reached() -> None:
     for name, strategy in kinds.items():
         refused_before = verdicts.total() - verdicts["accepted"]
 
-        @seed(3)
-        @settings(SETTINGS, max_examples=80, database=None)
+        @seed(20250721)
+        @settings(SETTINGS, max_examples=600 if name == "distrusted" else 80, database=None)
         @given(strategy)
         def collect(suspect: Suspect) -> None:
             nonlocal later

@@ -18,10 +18,10 @@ import pytest
 @pytest.fixture(autouse=True)
 def allowed(monkeypatch: pytest.MonkeyPatch) -> Any:
     """An engine that allows and remembers; ALICE signs by default. Warnings that come once come once per test."""
+    from wire import ALICE
+
     from kest.core import configure
     from kest.http import egress, live_baggage
-
-    from wire import ALICE
 
     for name in ("KEST_ALLOWED_HOSTS", "KEST_INSECURE_NO_VERIFY"):
         monkeypatch.delenv(name, raising=False)
@@ -56,7 +56,19 @@ def redis_server() -> Iterator[SimpleNamespace]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--appendonly", "no", "--dir", folder]
+        command = [
+            binary,
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--dir",
+            folder,
+        ]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             end = time.monotonic() + 10

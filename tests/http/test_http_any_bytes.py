@@ -10,10 +10,10 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from wire import ALICE, BOB_KEY, encode, grown, header_of, inline, keys, payload, report, signed, tip_of
 
 from kest.core import BaggageManager, MockPolicyEngine, SimpleCache, configure
 from kest.http import Edge, KestMiddleware
-from wire import ALICE, BOB_KEY, encode, grown, header_of, inline, keys, payload, report, signed, tip_of
 
 TRUST, TAINTS = 60, {"pii", "x"}
 CACHE = SimpleCache()
@@ -23,11 +23,20 @@ def honest() -> list[Any]:
     engine = MockPolicyEngine()
     configure(engine=engine, identity=ALICE)
     first = grown(1, source_type="third_party_api", added_taints=sorted(TAINTS), user="alice")
-    return [first, grown(1, passport=first, user="alice"), grown(6, passport=first, user="alice"), grown(20, passport=first, user="alice")]
+    return [
+        first,
+        grown(1, passport=first, user="alice"),
+        grown(6, passport=first, user="alice"),
+        grown(20, passport=first, user="alice"),
+    ]
 
 
 def forms(passport: Any) -> list[str]:
-    packed = [BaggageManager.pack(passport, CACHE, limit=limit, dense=dense) for limit in (200, 2000, 4096) for dense in (True, False)]
+    packed = [
+        BaggageManager.pack(passport, CACHE, limit=limit, dense=dense)
+        for limit in (200, 2000, 4096)
+        for dense in (True, False)
+    ]
     inflated = json.dumps(passport.entries, separators=(",", ":"))
     packed.append({"kest.passport_z": encode(zlib.compress(inflated.encode(), 9))})
     return [header_of({**p, "kest.user": "alice", "kest.agent": "evil"}) for p in packed]
@@ -120,7 +129,11 @@ class Tampering(RuleBasedStateMachine):
         where = at % (len(data) + 1)
         self._put(line, data[:where] + new + data[where + gone :])
 
-    @rule(line=st.integers(0, 9), at=st.integers(0, 20), letters=st.sampled_from([b"A", b"_", b"0", b"%", b"%41", b"%22", b"%2C", b"%5B"]))
+    @rule(
+        line=st.integers(0, 9),
+        at=st.integers(0, 20),
+        letters=st.sampled_from([b"A", b"_", b"0", b"%", b"%41", b"%22", b"%2C", b"%5B"]),
+    )
     def letter(self, line: int, at: int, letters: bytes) -> None:
         data = self.lines[self._at(line)]
         where = at * 97 % (len(data) + 1)
@@ -174,7 +187,7 @@ def test_the_edge_alone_raises_nothing_but_its_own_errors() -> None:
 
     edge = Edge(keys())
     for key in ("kest.passport", "kest.passport_z", "kest.passport_d", "kest.claim_check", "kest.chain_tip"):
-        for value in ("", "\x00", "[", "[]", "\ud7ff", "[\"\"]", "0", "null", "A" * 4000, "é", "1e999", "-", "\"" * 50):
+        for value in ("", "\x00", "[", "[]", "\ud7ff", '[""]', "0", "null", "A" * 4000, "é", "1e999", "-", '"' * 50):
             try:
                 edge.read([header_of({key: value}).encode()])
             except KestError:

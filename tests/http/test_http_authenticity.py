@@ -12,12 +12,28 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from wire import (
+    ALICE,
+    ALICE_KEY,
+    BOB,
+    BOB_KEY,
+    HOP,
+    STRANGER,
+    canonical,
+    encode,
+    grown,
+    inline,
+    keys,
+    payload,
+    service,
+    serving,
+    signed,
+    spec,
+    tip_of,
+)  # fmt: skip
 
 from kest.core import MockIdentityProvider, Passport, TrustStore, configure
 from kest.core.trust import ORIGIN_TRUST_MAP
-from wire import (
-    ALICE, ALICE_KEY, BOB, BOB_KEY, HOP, STRANGER, canonical, encode, grown, inline, keys, payload, service, serving, signed, spec, tip_of,
-)  # fmt: skip
 
 Client = Callable[[str], httpx.Response]
 
@@ -148,7 +164,12 @@ def test_a1_a_chain_seen_before_does_not_vouch_for_a_changed_one(site: Site) -> 
             letter = "A" if text[where] != "A" else "B"
             changed[at] = text[:where] + letter + text[where + 1 :]
             assert post(site.verifying, inline(changed)).status_code in (400, 403)
-    assert post(site.verifying, inline([*entries, signed(payload(parent_ids=[tip_of(entries[-1])]), key=BOB_KEY)])).status_code == 403
+    assert (
+        post(
+            site.verifying, inline([*entries, signed(payload(parent_ids=[tip_of(entries[-1])]), key=BOB_KEY)])
+        ).status_code
+        == 403
+    )
     assert post(site.verifying, inline([*entries, fabricated()["altered signature"]])).status_code in (400, 403)
     assert post(site.verifying, inline(entries)).status_code == 200
 
@@ -195,7 +216,9 @@ FORMS: dict[str, dict[str, Any]] = {
     "trailing space": {"raw_payload": BODY + b" "},
     "not canonical": {"raw_payload": json.dumps(payload()).encode()},
     "over-long integer": {"raw_payload": BODY.replace(b'"trust_score":100', b'"trust_score":1' + b"0" * 400)},
-    "big integer": {"raw_payload": BODY.replace(b'"timestamp_ms":1700000000000', b'"timestamp_ms":99999999999999999999')},
+    "big integer": {
+        "raw_payload": BODY.replace(b'"timestamp_ms":1700000000000', b'"timestamp_ms":99999999999999999999')
+    },
     "float": {"raw_payload": BODY.replace(b'"trust_score":100', b'"trust_score":1e2')},
     "nesting": {"raw_payload": BODY.replace(b'"environment":{}', b'"environment":' + b"[" * 5000 + b"]" * 5000)},
     "invalid utf-8": {"raw_payload": BODY.replace(b"forged", b"\xff\xfe")},
@@ -374,7 +397,9 @@ def test_a6_a_certificate_chain_proves_nothing_by_itself(site: Site) -> None:
     site.refused(inline([signed(key=key, header=spec.header(ALICE.get_identity(), "ES256", x5c))]), 403)
 
 
-@pytest.mark.parametrize("tip", ["0", "x" * 64, "A" * 64, "a" * 63, "a" * 65, "a" * 64, "a" * 64 + ",", "é" * 64, "0" * 64])
+@pytest.mark.parametrize(
+    "tip", ["0", "x" * 64, "A" * 64, "a" * 63, "a" * 65, "a" * 64, "a" * 64 + ",", "é" * 64, "0" * 64]
+)
 def test_a7_a_chain_tip_that_is_no_hash_or_another_ones(site: Site, tip: str) -> None:
     site.refused(inline(grown(1).entries, tip), 400)
 

@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +16,7 @@ from urllib.parse import quote
 import uvicorn
 from fastapi import FastAPI
 
-from kest.core import LocalEd25519Provider, MockPolicyEngine, Passport, kest_verified
+from kest.core import LocalEd25519Provider, MockPolicyEngine, Passport, get_active_cache, kest_verified
 from kest.core.context import get_current_agent, get_current_passport, get_current_task, get_current_user, lineage
 
 _TESTS = str(Path(__file__).resolve().parent.parent)
@@ -24,7 +24,6 @@ if _TESTS not in sys.path:
     sys.path.append(_TESTS)
 
 from cryptography.hazmat.primitives.asymmetric import ed25519  # noqa: E402
-
 from reference import b64, canonical  # noqa: E402
 from reference import entry as spec  # noqa: E402
 
@@ -50,7 +49,7 @@ def serving(app: Any, **settings: Any) -> Iterator[str]:
     """The base URL of an application behind uvicorn, on a free port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        settings = {"log_level": "critical", "ws": "wsproto", "http": "h11", **settings}
+        settings = {"log_level": "critical", "ws": "wsproto", "http": "h11", "loop": "asyncio", **settings}
         server = uvicorn.Server(uvicorn.Config(app, **settings))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -78,8 +77,7 @@ def serving_h2(app: Any) -> Iterator[str]:
     stop = threading.Event()
 
     async def stopped() -> None:
-        while not stop.is_set():
-            await asyncio.sleep(0.02)
+        await asyncio.to_thread(stop.wait)
 
     thread = threading.Thread(target=lambda: asyncio.run(serve(app, config, shutdown_trigger=stopped)), daemon=True)
     thread.start()
@@ -121,7 +119,14 @@ def service(ran: list[Any] | None = None, identity: Any = HOP, **settings: Any) 
     """An application with one governed operation, POST /work, and one that is not, GET /plain."""
     from kest.http import KestMiddleware
 
-    app = FastAPI()
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        close = getattr(settings.get("cache") or get_active_cache(), "aclose", None)
+        if close is not None:
+            await close()
+
+    app = FastAPI(lifespan=lifespan)
     app.add_middleware(KestMiddleware, **settings)
 
     @app.post("/work")
@@ -158,7 +163,9 @@ def grown(n: int, *, identity: Any = ALICE, passport: Passport | None = None, **
 
 def payload(principal: str = ALICE.get_identity(), **changes: Any) -> dict[str, Any]:
     """A well-formed payload of a root entry, with members changed."""
-    made = spec.build_payload(operation="forged", principal=principal, entry_id=ENTRY_ID, timestamp_ms=1_700_000_000_000)
+    made = spec.build_payload(
+        operation="forged", principal=principal, entry_id=ENTRY_ID, timestamp_ms=1_700_000_000_000
+    )
     return {**made, **changes}
 
 

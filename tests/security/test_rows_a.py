@@ -44,7 +44,11 @@ def payload(*parents: str, **changes: Any) -> dict[str, Any]:
 
 
 def signed(
-    value: Any, header: Any = HEADER, key: Signer = KEY, write: Callable[[Any], bytes] = canonicalize, signature: bytes | None = None
+    value: Any,
+    header: Any = HEADER,
+    key: Signer = KEY,
+    write: Callable[[Any], bytes] = canonicalize,
+    signature: bytes | None = None,
 ) -> str:
     """A JWS over whatever is given: dicts through ``write``, bytes as they are."""
     head, body = (part if isinstance(part, bytes) else write(part) for part in (header, value))
@@ -59,7 +63,9 @@ def chain(n: int) -> list[str]:
     return entries
 
 
-def refused(entries: list[str], index: int | None, *, store: Any = STORE, chain_tip: str | None = None) -> VerificationError:
+def refused(
+    entries: list[str], index: int | None, *, store: Any = STORE, chain_tip: str | None = None
+) -> VerificationError:
     """Verification names the entry; what is known of the passport before it is verified cannot be used either."""
     with pytest.raises(VerificationError) as caught:
         PassportVerifier.verify(entries, store, chain_tip=chain_tip)
@@ -227,7 +233,8 @@ def test_a2_a_known_key_may_not_speak_for_another_known_principal() -> None:
 @pytest.mark.parametrize(
     "header",
     [
-        {**HEADER, "crit": ["exp"]}, {**HEADER, "crit": []}, {**HEADER, "b64": False, "crit": ["b64"]}, {**HEADER, "b64": False},
+        {**HEADER, "crit": ["exp"]}, {**HEADER, "crit": []}, {**HEADER, "b64": False, "crit": ["b64"]},
+        {**HEADER, "b64": False},
         {**HEADER, "jwk": {"kty": "OKP"}}, {**HEADER, "jku": "https://evil"}, {**HEADER, "x5u": "https://evil"},
         {**HEADER, "x5c": ["AAAA"]}, {**HEADER, "cty": "x"}, {**HEADER, "unknown": 1}, {**HEADER, "typ": "JWT"},
         {**HEADER, "typ": "jws"}, {**HEADER, "typ": "kest-outcome+jws"}, {"alg": "EdDSA", "kid": NAME}, [], "EdDSA", None, {},
@@ -243,7 +250,9 @@ def text(value: dict[str, Any]) -> bytes:
 
 PAYLOADS: dict[str, Callable[[], bytes]] = {
     "duplicate key": lambda: text(payload()).replace(b'{"added_taints"', b'{"added_taints":[],"added_taints"'),
-    "duplicate key by escape": lambda: text(payload()).replace(b'{"added_taints"', b'{"added\\u005ftaints":[],"added_taints"'),
+    "duplicate key by escape": lambda: text(payload()).replace(
+        b'{"added_taints"', b'{"added\\u005ftaints":[],"added_taints"'
+    ),
     "duplicate label": lambda: text(payload()).replace(b'"principal":', b'"principal":"x","principal":'),
     "trailing data": lambda: text(payload()) + b"{}",
     "trailing newline": lambda: text(payload()) + b"\n",
@@ -259,10 +268,14 @@ PAYLOADS: dict[str, Callable[[], bytes]] = {
     "number with plus": lambda: text(payload()).replace(b'"trust_score":100', b'"trust_score":+100'),
     "number with leading zero": lambda: text(payload()).replace(b'"trust_score":100', b'"trust_score":0100'),
     "over-long integer": lambda: text(payload()).replace(b'"trust_score":100', b'"trust_score":' + b"9" * 40),
-    "integer beyond 2^53": lambda: text(payload(timestamp_ms=0)).replace(b'"timestamp_ms":0', b'"timestamp_ms":9007199254740993'),
+    "integer beyond 2^53": lambda: text(payload(timestamp_ms=0)).replace(
+        b'"timestamp_ms":0', b'"timestamp_ms":9007199254740993'
+    ),
     "64-bit overflow": lambda: text(payload()).replace(b'"trust_score":100', b'"trust_score":18446744073709551716'),
     "NaN": lambda: text(payload()).replace(b'"trust_score":100', b'"trust_score":NaN'),
-    "deep nesting": lambda: text(payload()).replace(b'"environment":{}', b'"environment":' + b'{"a":' * 100 + b"1" + b"}" * 100),
+    "deep nesting": lambda: text(payload()).replace(
+        b'"environment":{}', b'"environment":' + b'{"a":' * 100 + b"1" + b"}" * 100
+    ),
     "very deep nesting": lambda: b"[" * 1_000_000,
     "invalid UTF-8": lambda: text(payload()).replace(b'"op"', b'"\xff\xfe"'),
     "overlong UTF-8": lambda: text(payload()).replace(b'"op"', b'"\xc0\xaf"'),
@@ -286,8 +299,12 @@ PAYLOADS: dict[str, Callable[[], bytes]] = {
     "time as text": lambda: text(payload(timestamp_ms="1")),
     "negative time": lambda: text(payload(timestamp_ms=-1)),
     "policy_context without a tier": lambda: text(payload(policy_context={"deviations": []})),
-    "policy_context of other types": lambda: text(payload(policy_context={**payload()["policy_context"], "app_policies": [1]})),
-    "incomplete deviation": lambda: text(payload(policy_context={**payload()["policy_context"], "deviations": [{"policy": "p"}]})),
+    "policy_context of other types": lambda: text(
+        payload(policy_context={**payload()["policy_context"], "app_policies": [1]})
+    ),
+    "incomplete deviation": lambda: text(
+        payload(policy_context={**payload()["policy_context"], "deviations": [{"policy": "p"}]})
+    ),
     "input_hash": lambda: text(payload(input_hash="0x12")),
     "upper-case input_hash": lambda: text(payload(input_hash="A" * 64)),
     "empty operation": lambda: text(payload(operation="")),
@@ -366,7 +383,22 @@ def test_a4_duplicates() -> None:
 
 @pytest.mark.parametrize(
     "parents",
-    [[], ["0", "0"], "0", None, [0], ["00"], ["0" * 63], ["0" * 65], ["A" * 64], ["g" * 64], ["0x" + "0" * 62], [None], {}, ["0" * 64, "0"]],
+    [
+        [],
+        ["0", "0"],
+        "0",
+        None,
+        [0],
+        ["00"],
+        ["0" * 63],
+        ["0" * 65],
+        ["A" * 64],
+        ["g" * 64],
+        ["0x" + "0" * 62],
+        [None],
+        {},
+        ["0" * 64, "0"],
+    ],
 )
 def test_a4_malformed_parents(parents: Any) -> None:
     refused([*chain(1), signed(payload(parent_ids=parents))], 1)

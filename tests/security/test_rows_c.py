@@ -42,7 +42,6 @@ CEDAR = {
     "no": "forbid(principal, action, resource);",
     "undefined": "permit(principal, action, resource) when { context has nothing_of_the_kind };",
     "broken": "permit(principal, action, resource) when { context.nothing_of_the_kind == 1 };",
-    "empty": "",
 }
 
 
@@ -73,8 +72,8 @@ def test_c1_policies_are_anded_and_everything_else_denies(name: str) -> None:
     with ENGINES[name]() as engine:
         assert engine.evaluate("id", ["yes"], INPUT) is True
         assert engine.evaluate("id", ["yes", "yes"], INPUT) is True
-        for names in (["no"], ["yes", "no"], ["no", "yes"], ["unknown"], ["yes", "unknown"], ["unknown", "yes"], [], ["undefined"],
-                      ["yes", "undefined"], ["empty"], [""], ["yes", ""], "yes"):  # fmt: skip
+        for names in (["no"], ["yes", "no"], ["no", "yes"], ["unknown"], ["yes", "unknown"], ["unknown", "yes"], [],
+                      ["undefined"], ["yes", "undefined"], ["empty"], [""], ["yes", ""], "yes"):  # fmt: skip
             assert engine.evaluate("id", names, INPUT) is False, names
         for rule in ("text", "number"):
             assert engine.evaluate("id", [rule], INPUT) is False
@@ -104,12 +103,18 @@ def test_c1_through_the_decorator(name: str, identity: Any) -> None:
 
 def test_c1_an_engine_without_policies_is_refused() -> None:
     pytest.importorskip("cedarpy")
-    for make in (lambda: CedarLocalEngine(policies=[]), lambda: CedarLocalEngine(policies={}), lambda: RegoLocalEngine(policies={})):
+    for make in (
+        lambda: CedarLocalEngine(policies=[]),
+        lambda: CedarLocalEngine(policies={}),
+        lambda: RegoLocalEngine(policies={}),
+    ):
         with pytest.raises(ConfigurationError):
             make()
 
 
-@pytest.mark.parametrize("answer", [None, 0, 1, "true", "false", "", [], [True], {}, {"allow": True}, 1.0, object, type])
+@pytest.mark.parametrize(
+    "answer", [None, 0, 1, "true", "false", "", [], [True], {}, {"allow": True}, 1.0, object, type]
+)
 async def test_c1_answers_that_are_not_true(answer: Any) -> None:
     class Engine:
         def evaluate(self, *args: Any) -> Any:
@@ -150,7 +155,7 @@ def test_c3_eight_threads_on_one_engine(name: str) -> None:
         engine = CedarLocalEngine(policies=[SCORE_CEDAR])
     else:
         engine = RegoLocalEngine(policies={"score": SCORE_REGO}, backend=name)
-    duration = 60.0 if os.environ.get("KEST_LONG") == "1" else 2.0
+    duration = 60.0 if os.environ.get("KEST_LONG") == "1" else 1.5
     end = time.monotonic() + duration
     wrong: list[Any] = []
     counts = [0] * 8
@@ -254,7 +259,7 @@ def test_c4_two_calls_that_policy_could_tell_apart_never_share_a_decision(what: 
 
 
 def test_c4_a_cedar_policy_tells_an_int_from_a_decimal(identity: Any) -> None:
-    """Cedar's long and decimal are different types: a float is an evaluation error here, and must not reuse the int's answer."""
+    """Cedar's long and decimal are different types: the float is an evaluation error, whatever the int's answer was."""
     pytest.importorskip("cedarpy")
     policy = "permit(principal, action, resource) when { context.args.n < 10 };"
     configure(engine=CedarLocalEngine(policies=[policy]), identity=identity)
@@ -353,7 +358,12 @@ RESERVED = ("trust_score", "subject", "principal", "object", "environment", "ide
 def test_c5_mapped_arguments_cannot_overwrite_the_policy_input(configured: Any) -> None:
     plain = kest_verified("p", operation_name="op", source_type="llm", added_taints=["x"], user="u")(lambda: 1)
     hostile = kest_verified(
-        "p", operation_name="op", source_type="llm", added_taints=["x"], user="u", context_map=dict.fromkeys(RESERVED, "value")
+        "p",
+        operation_name="op",
+        source_type="llm",
+        added_taints=["x"],
+        user="u",
+        context_map=dict.fromkeys(RESERVED, "value"),
     )(lambda value: 1)
     with lineage():
         plain()
@@ -393,7 +403,8 @@ async def coroutine() -> str:
 
 @pytest.mark.parametrize("name", ["user", "agent", "task", "resource_id"])
 @pytest.mark.parametrize(
-    "resolver", [raises, coroutine, lambda: 5, lambda: b"alice", lambda: ["alice"], lambda: True, lambda: type("S", (str,), {})("x"),
+    "resolver", [raises, coroutine, lambda: 5, lambda: b"alice", lambda: ["alice"], lambda: True,
+                 lambda: type("S", (str,), {})("x"),
                  lambda: object(), lambda: "\ud800"],
 )  # fmt: skip
 def test_c5_resolvers(name: str, resolver: Any, configured: Any) -> None:
@@ -407,7 +418,8 @@ def test_c5_resolvers(name: str, resolver: Any, configured: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "resolver", [raises, coroutine, lambda: 5, lambda: [("a", 1)], lambda: {"a": object()}, lambda: {1: "a"}, lambda: {"a": float("nan")},
+    "resolver", [raises, coroutine, lambda: 5, lambda: [("a", 1)], lambda: {"a": object()}, lambda: {1: "a"},
+                 lambda: {"a": float("nan")},
                  lambda: {"a": {1, 2}}],
 )  # fmt: skip
 def test_c5_resource_attributes(resolver: Any, configured: Any) -> None:
@@ -545,4 +557,3 @@ async def test_c6_an_exception_of_a_blocking_engine_denies(identity: Any) -> Non
     with pytest.raises(PolicyDeniedError) as denied:
         await f()
     assert isinstance(denied.value.__cause__, PolicyEngineError)
-

@@ -31,7 +31,14 @@ from kest.errors import IdentityError, KestError
 
 NAME = "spiffe://kest.test/d"
 SEED = bytes(range(50, 82))
-SPELLINGS = (SEED.hex(), SEED.hex().upper(), base64.b64encode(SEED).decode(), b64url_encode(SEED), repr(SEED)[2:-1], str(list(SEED))[1:-1])
+SPELLINGS = (
+    SEED.hex(),
+    SEED.hex().upper(),
+    base64.b64encode(SEED).decode(),
+    b64url_encode(SEED),
+    repr(SEED)[2:-1],
+    str(list(SEED))[1:-1],
+)
 
 
 def shows_key(text: str) -> bool:
@@ -43,7 +50,14 @@ def shows_key(text: str) -> bool:
 
 def test_d4_reprs() -> None:
     for holder in (Signer(NAME, SEED), LocalEd25519Provider(NAME, SEED), StaticIdentity(NAME, SEED)):
-        for text in (repr(holder), str(holder), f"{holder!r:.500}", repr([holder]), repr({"a": holder}), repr(vars(type(holder)))):
+        for text in (
+            repr(holder),
+            str(holder),
+            f"{holder!r:.500}",
+            repr([holder]),
+            repr({"a": holder}),
+            repr(vars(type(holder))),
+        ):
             assert not shows_key(text)
     assert shows_key(SEED.hex())  # the detector works
 

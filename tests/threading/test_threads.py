@@ -148,8 +148,11 @@ def test_a_passport_that_is_added_to_while_it_is_verified(identity: Any, switchi
     for _ in range(10):
         passport = Passport(made)
         verified: list[Any] = []
+        indices: list[Any] = []
 
-        def work(index: int, passport: Passport = passport, verified: list[Any] = verified) -> None:
+        def work(
+            index: int, passport: Passport = passport, verified: list[Any] = verified, indices: list[Any] = indices
+        ) -> None:
             if index == 0:
                 for jws in evil:
                     passport.add_signature(jws)
@@ -158,11 +161,11 @@ def test_a_passport_that_is_added_to_while_it_is_verified(identity: Any, switchi
                 try:
                     verified.append(PassportVerifier.verify(passport, store))
                 except VerificationError as error:
-                    assert error.index is not None
-                    assert error.index >= 120
+                    indices.append(error.index)
 
         together(work, 4)
         assert len(passport) == 170
+        assert all(index is not None and index >= 120 for index in indices)
         for result in verified:
             assert len(result) == 120
             assert len(result.tips) == 1
@@ -303,7 +306,7 @@ def test_claim_checks_from_eight_threads(identity: Any) -> None:
 def test_long_chains_die_in_any_thread(identity: Any) -> None:
     configure(engine=MockPolicyEngine(), identity=identity, max_entries=100_000)
     f = kest_verified("p")(lambda: 1)
-    for _ in range(20_000):
+    for _ in range(15_000):
         f()
     holder = [get_current_passport()]
     with lineage():
@@ -358,7 +361,7 @@ sys.setswitchinterval(1e-6)
 threads = [threading.Thread(target=work, daemon=True) for _ in range(4)]
 for thread in threads: thread.start()
 seen = set()
-for i in range(40):
+for i in range(30):
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -385,7 +388,7 @@ for i in range(40):
     assert status == 0, f"child {{i}}: {{status}} (14: it hung)"
 stop.set()
 for thread in threads: thread.join()
-assert len(seen) == 40
+assert len(seen) == 30
 print("ok")
 """,
         timeout=100,

@@ -215,6 +215,9 @@ def test_empty_arrays_are_not_lineage() -> None:
     """An empty passport is never sent, so one that arrives has lost its entries or its tip."""
     with pytest.raises(BaggageError):
         BaggageManager.unpack({"kest.passport": "[]", "kest.chain_tip": "0" * 64})
+    for key, value in (("kest.passport", "[]"), ("kest.passport_z", b64url_encode(zlib.compress(b"[]")))):
+        with pytest.raises(BaggageError):
+            BaggageManager.unpack({key: value})
 
 
 def test_caps() -> None:

@@ -40,7 +40,9 @@ async def astep() -> Passport:
 
 
 def tainted(name: str, **kwargs: Any) -> Any:
-    return kest_verified("p", operation_name=f"taint-{name}", added_taints=[name], **kwargs)(lambda: get_current_passport())
+    return kest_verified("p", operation_name=f"taint-{name}", added_taints=[name], **kwargs)(
+        lambda: get_current_passport()
+    )
 
 
 def operations(passport: Passport) -> list[str]:
@@ -70,9 +72,14 @@ def test_lineage_opens_a_fresh_root_and_restores_the_flow() -> None:
         assert inside.taints == ()
         assert inside.decode()[0]["parent_ids"] == ["0"]
     assert get_current_passport() is before
-    with pytest.raises(KeyError), lineage():
-        step()
-        raise KeyError
+
+    def fails() -> None:
+        with lineage():
+            step()
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
     assert get_current_passport() is before
 
 
@@ -268,16 +275,16 @@ async def test_a_timed_out_call_leaves_its_taint() -> None:
     async def slow() -> None:
         await asyncio.sleep(60)
 
-    async def flow() -> Passport:
-        with pytest.raises((asyncio.TimeoutError, TimeoutError)):
-            if sys.version_info >= (3, 11):
-                async with asyncio.timeout(0.01):
-                    await slow()
-            else:  # wait_for makes a task of its own there, so its branch is joined by hand
-                await asyncio.wait_for(slow(), 0.01)
-        return step()
+    async def timed_out() -> None:
+        if sys.version_info >= (3, 11):
+            async with asyncio.timeout(0.01):
+                await slow()
+        else:  # wait_for makes a task of its own there, and with it a branch
+            await asyncio.wait_for(slow(), 0.01)
 
-    passport = await flow()
+    with pytest.raises((asyncio.TimeoutError, TimeoutError)):
+        await timed_out()
+    passport = step()
     if sys.version_info >= (3, 11):  # awaited in this very task: what was signed stays signed
         assert operations(passport) == ["slow", "step"]
         assert passport.taints == ("slow",)
@@ -311,7 +318,9 @@ def test_each_step_of_a_generator_extends_the_consumers_flow() -> None:
     assert set(log) == {"gen-user"}
     steps.close()  # type: ignore[attr-defined]
     assert log[-1] == ("closed", ["gen", "step", "taint-between", "step", "step"])
-    assert len(get_current_passport()) == 5  # this context had seen all of the generator: its closing continues the flow
+    assert (
+        len(get_current_passport()) == 5
+    )  # this context had seen all of the generator: its closing continues the flow
 
 
 def test_generator_stepped_in_another_context_keeps_its_lineage() -> None:

@@ -139,4 +139,7 @@ def test_identities_do_not_share(configured: Any) -> None:
     for name in ("spiffe://kest.test/a", "spiffe://kest.test/b", "spiffe://kest.test/a"):
         identity = LocalEd25519Provider(name)
         decided(kest_verified("p", identity=identity, operation_name="same")(lambda: 1))
-    assert [given["identity"] for _, given in configured.engine.asked] == ["spiffe://kest.test/a", "spiffe://kest.test/b"]
+    assert [given["identity"] for _, given in configured.engine.asked] == [
+        "spiffe://kest.test/a",
+        "spiffe://kest.test/b",
+    ]

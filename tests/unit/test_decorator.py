@@ -21,7 +21,7 @@ from kest.core import (
     kest_verified,
     register_origin_trust,
 )
-from kest.core.context import get_current_agent, get_current_passport, get_current_task, get_current_user, lineage
+from kest.core.context import get_current_agent, get_current_passport, get_current_task, get_current_user
 
 pytestmark = pytest.mark.usefixtures("configured")
 
@@ -613,7 +613,9 @@ def test_secret_parameters_do_not_enter_the_hash() -> None:
         ({"secret": ["nobody"]}, ValueError, "secret"),
     ],
 )
-def test_errors_when_the_decorator_is_applied(kwargs: dict[str, Any], error: type[Exception], names: str | None) -> None:
+def test_errors_when_the_decorator_is_applied(
+    kwargs: dict[str, Any], error: type[Exception], names: str | None
+) -> None:
     def f(x: int = 0) -> None: ...
 
     with pytest.raises(error, match=names):

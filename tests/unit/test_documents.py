@@ -188,7 +188,7 @@ async def test_000_quality_gate_and_sanitizer(mock: MockPolicyEngine) -> None:
     assert gated() == "ran"
 
 
-FASTAPI = '''
+FASTAPI = """
 from fastapi import FastAPI
 from kest.core import KestMiddleware, KestHttpxInterceptor, configure, kest_verified
 app = FastAPI()
@@ -200,7 +200,7 @@ async def process(body: dict):
     # The Passport from the caller is automatically extended here.
     result = await client.post("http://next-service/step", json=body)
     return result.json()
-'''
+"""
 
 
 async def test_000_fastapi_extends_the_passport_over_two_hops() -> None:
@@ -239,31 +239,31 @@ async def test_000_fastapi_extends_the_passport_over_two_hops() -> None:
     await names["client"].aclose()
 
 
-REMOTE_ENGINES = '''
+REMOTE_ENGINES = """
 from kest.core import OPAPolicyEngine, CedarPolicyEngine
 # OPA (Open Policy Agent)
 engine = OPAPolicyEngine(url="http://opa:8181")
 # Remote Cedar service
 engine = CedarPolicyEngine(url="http://cedar:8080")
-'''
+"""
 
-LOCAL_ENGINES = '''
+LOCAL_ENGINES = """
 from kest.core import CedarLocalEngine, RegoLocalEngine
 # Cedar (cedarpy) — requires: uv add "kest[cedar]"
 engine = CedarLocalEngine(policies=["permit(principal, action, resource);"])
-'''
+"""
 
-LOCAL_REGO = '''
+LOCAL_REGO = """
 # Rego (regopy) — requires: uv add "kest[rego]"
 engine = RegoLocalEngine(policies={"pkg/name": "package pkg.name\\ndefault allow = true"})
-'''
+"""
 
-AVP = '''
+AVP = """
 from kest.core import AVPPolicyEngine
 engine = AVPPolicyEngine(policy_store_id="ps-abc123", region="us-east-1")
-'''
+"""
 
-IDENTITIES = '''
+IDENTITIES = """
 from kest.core import (
     LocalEd25519Provider, # ephemeral key (dev/test)
     StaticIdentity, # explicit workload ID + key
@@ -275,19 +275,19 @@ from kest.core import (
 # Auto-detect: SPIRE → AWS → local ephemeral key
 from kest.core import get_default_identity
 identity = get_default_identity()
-'''
+"""
 
-BUNDLED = '''
+BUNDLED = """
 from importlib.resources import files
 # Load a bundled policy
 policy_text = files("kest.core.policies").joinpath("bell_lapadula.rego").read_text()
 engine = RegoLocalEngine(policies={"kest/blp": policy_text})
-'''
+"""
 
-INVALIDATE = '''
+INVALIDATE = """
 from kest.core import invalidate_policy_cache
 invalidate_policy_cache() # flushes all cached decisions
-'''
+"""
 
 SUBJECT = {"identity": "spiffe://kest.test/unit", "operation": "op", "trust_score": 100}
 
@@ -391,20 +391,20 @@ def test_000_backend_switch_is_ignored_with_one_warning(
 
 # --- 001 -------------------------------------------------------------------------------------------------------------
 
-VERSION = '''
+VERSION = """
 from kest.core import version
 print(version()) # → "0.3.0"
-'''
+"""
 
-CONFIGURE = '''
+CONFIGURE = """
 from kest.core import configure, MockPolicyEngine
 configure(
     engine=MockPolicyEngine(allow=True),
     # identity is auto-detected by default
 )
-'''
+"""
 
-DEVELOPMENT_AND_PRODUCTION = '''
+DEVELOPMENT_AND_PRODUCTION = """
 # Development / Unit testing
 configure(
     engine=MockPolicyEngine(allow=True),
@@ -419,7 +419,7 @@ configure(
     ),
     enterprise_policies=["baseline-auth", "data-classification"],
 )
-'''
+"""
 
 PAYMENT = '''
 from kest.core import kest_verified
@@ -436,21 +436,21 @@ def process_payment(order_id: str, amount: float) -> dict:
     }
 '''
 
-CALL = '''
+CALL = """
 # Call it like any normal function
 result = process_payment("ORD-123", 99.95)
 print(result)
 # → {"order_id": "ORD-123", "amount": 99.95, "status": "completed"}
-'''
+"""
 
-INSPECT = '''
+INSPECT = """
 from kest.core.context import get_current_passport
 passport = get_current_passport()
 # Number of entries in the chain
 print(f"Chain length: {len(passport.entries)}")
 # The last JWS entry (raw compact serialization)
 print(f"Latest: {passport.entries[-1][:80]}...")
-'''
+"""
 
 TRUSTED_REGO = """
 package kest.allow_trusted
@@ -460,12 +460,12 @@ allow {
 }
 """
 
-OPA = '''
+OPA = """
 from kest.core import configure, OPAPolicyEngine
 configure(
     engine=OPAPolicyEngine(host="localhost", port=8181),
 )
-'''
+"""
 
 
 def printed(sample: str, **names: Any) -> str:
@@ -548,20 +548,20 @@ def test_002_parameter_reference_with_its_printed_defaults(mock: MockPolicyEngin
     assert "kest.identity" not in entry["labels"]
 
 
-POLICY_ONE = '''
+POLICY_ONE = """
 # Single policy
 @kest_verified(policy="kest/allow_trusted")
-'''
+"""
 
-POLICY_SEVERAL = '''
+POLICY_SEVERAL = """
 # Multiple policies (logical AND — all must pass)
 @kest_verified(policy=["kest/allow_trusted", "kest/check_budget"])
-'''
+"""
 
-BODY = '''
+BODY = """
 def f():
     return "ran"
-'''
+"""
 
 
 def test_002_one_policy_and_several(configured: Any) -> None:
@@ -578,7 +578,7 @@ def test_002_one_policy_and_several(configured: Any) -> None:
     ]
 
 
-OVERRIDE_ENGINE = '''
+OVERRIDE_ENGINE = """
 cedar_engine = CedarPolicyEngine(host="localhost", port=8180)
 @kest_verified(
     policy="process_payment",
@@ -586,7 +586,7 @@ cedar_engine = CedarPolicyEngine(host="localhost", port=8180)
 )
 def process_payment(amount: float):
     ...
-'''
+"""
 
 
 def test_002_engine_per_function() -> None:
@@ -612,7 +612,7 @@ def test_002_source_types(line: str, trust: int, mock: MockPolicyEngine) -> None
     assert get_current_passport().trust_score == trust
 
 
-SANITIZE = '''
+SANITIZE = """
 @kest_verified(
     policy="allow",
     source_type="user_input",
@@ -621,9 +621,9 @@ SANITIZE = '''
 )
 def sanitize(data: dict) -> dict:
     return deep_validate(data)
-'''
+"""
 
-TAINTS = '''
+TAINTS = """
 @kest_verified(
     policy="allow",
     added_taints=["contains_pii", "financial_data"],
@@ -636,7 +636,7 @@ def receive_payment_form(form: dict):
 )
 def redact_and_forward(data: dict):
     ...
-'''
+"""
 
 
 def test_002_sanitizer_and_taints(mock: MockPolicyEngine) -> None:
@@ -654,7 +654,7 @@ def test_002_sanitizer_and_taints(mock: MockPolicyEngine) -> None:
     assert entry["removed_taints"] == ["user_input"]
 
 
-CHECKOUT = '''
+CHECKOUT = """
 from flask import g
 @kest_verified(
     policy="kest/check_access",
@@ -664,7 +664,7 @@ from flask import g
 )
 def process_checkout():
     ...
-'''
+"""
 
 
 def test_002_identity_context(mock: MockPolicyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -678,7 +678,7 @@ def test_002_identity_context(mock: MockPolicyEngine, monkeypatch: pytest.Monkey
     assert labels["kest.identity"] == '{"agent":"checkout-service","task":"order-7","user":"alice"}'
 
 
-RESOURCE = '''
+RESOURCE = """
 @kest_verified(
     policy="kest/data_access",
     resource_attr=lambda: {
@@ -688,7 +688,7 @@ RESOURCE = '''
 )
 def read_document(doc_id: str):
     ...
-'''
+"""
 
 
 def test_002_resource_attributes(configured: Any) -> None:
@@ -702,12 +702,12 @@ def test_002_resource_attributes(configured: Any) -> None:
     assert labels["kest.resource_attr"] == '{"document_id":"d-1","sensitivity":"high"}'
 
 
-ASYNC = '''
+ASYNC = """
 @kest_verified(policy="kest/allow_trusted")
 async def async_process(data: dict):
     result = await external_service.call(data)
     return result
-'''
+"""
 
 
 async def test_002_async(mock: MockPolicyEngine) -> None:
@@ -723,15 +723,15 @@ async def test_002_async(mock: MockPolicyEngine) -> None:
     assert await process({"a": 1}) == [{"a": 1}]
 
 
-COMPUTE = '''
+COMPUTE = """
 @kest_verified(policy="allow", source_type="internal")
 def compute(x: int, y: int) -> int:
     return x + y
 result = compute(3, 4)
 assert result == 7 # Decorator doesn't alter the return value
-'''
+"""
 
-ERRORS = '''
+ERRORS = """
 from kest.core.engine import PolicyDeniedError
 try:
     result = protected_function()
@@ -739,7 +739,7 @@ except PolicyDeniedError as e:
     print(f"Policy {e.policy} denied: {e.reason}")
 except Exception as e:
     print(f"Kest error: {e}")
-'''
+"""
 
 
 def test_002_return_value(mock: MockPolicyEngine) -> None:
@@ -767,14 +767,47 @@ def test_002_error_handling() -> None:
 
 # --- every name that the documents and PRODUCT import -------------------------------------------------------------------
 
-LINEAGE_NAMES = (
-    "version configure kest_verified invalidate_policy_cache KestEntry sign_entry Passport PassportVerifier "
-    "VerificationError BaggageManager TrustEvaluator DefaultTrustEvaluator register_origin_trust PolicyDeviation "
-    "PolicyEngine PolicyDeniedError MockPolicyEngine OPAPolicyEngine CedarPolicyEngine CedarLocalEngine RegoLocalEngine "
-    "AVPPolicyEngine IdentityProvider LocalEd25519Provider StaticIdentity SPIREProvider AWSWorkloadIdentity "
-    "BedrockAgentIdentity OIDCIdentity MockIdentityProvider get_default_identity CacheProvider SimpleCache TrustStore "
-    "KestMiddleware KestHttpxInterceptor get_active_engine get_active_identity get_active_cache"
-).split()
+LINEAGE_NAMES = [
+    "version",
+    "configure",
+    "kest_verified",
+    "invalidate_policy_cache",
+    "KestEntry",
+    "sign_entry",
+    "Passport",
+    "PassportVerifier",
+    "VerificationError",
+    "BaggageManager",
+    "TrustEvaluator",
+    "DefaultTrustEvaluator",
+    "register_origin_trust",
+    "PolicyDeviation",
+    "PolicyEngine",
+    "PolicyDeniedError",
+    "MockPolicyEngine",
+    "OPAPolicyEngine",
+    "CedarPolicyEngine",
+    "CedarLocalEngine",
+    "RegoLocalEngine",
+    "AVPPolicyEngine",
+    "IdentityProvider",
+    "LocalEd25519Provider",
+    "StaticIdentity",
+    "SPIREProvider",
+    "AWSWorkloadIdentity",
+    "BedrockAgentIdentity",
+    "OIDCIdentity",
+    "MockIdentityProvider",
+    "get_default_identity",
+    "CacheProvider",
+    "SimpleCache",
+    "TrustStore",
+    "KestMiddleware",
+    "KestHttpxInterceptor",
+    "get_active_engine",
+    "get_active_identity",
+    "get_active_cache",
+]
 
 
 @pytest.mark.parametrize("name", LINEAGE_NAMES)
@@ -798,4 +831,4 @@ def test_names_of_the_submodules() -> None:
     assert callable(policies.RegoValidator)
     assert callable(policies.CedarValidator)
     with pytest.raises(AttributeError):
-        importlib.import_module("kest.core").no_such_name  # noqa: B018
+        importlib.import_module("kest.core").no_such_name

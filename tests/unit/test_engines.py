@@ -8,10 +8,12 @@ import importlib.util
 import json
 import os
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -232,7 +234,8 @@ def test_importing_the_package_loads_no_stack() -> None:
     code = (
         "import sys\n"
         "from kest.core.engine import PolicyDeniedError, OPAPolicyEngine, CedarLocalEngine, RegoLocalEngine\n"
-        "loaded = {'httpx', 'asyncio', 'ssl', 'cedarpy', 'regopy', 'lakera_regorus', 'boto3'} & set(sys.modules)\n"
+        "heavy = {'httpx', 'httpcore', 'anyio', 'asyncio', 'ssl', 'cedarpy', 'regopy', 'lakera_regorus', 'boto3'}\n"
+        "loaded = heavy & set(sys.modules)\n"
         "before = set(sys.argv[1].split(','))\n"
         "assert not loaded - before, loaded"
     )
@@ -744,6 +747,8 @@ class Server:
     def __init__(self, behave: Callable[[Server, socket.socket, bytes], None], family: int = socket.AF_INET) -> None:
         self.behave = behave
         self.connections = 0
+        self.open = 0
+        self.tls: ssl.SSLContext | None = None
         self.requests: list[bytes] = []
         self.listener = socket.socket(family, socket.SOCK_STREAM)
         self.stopped = threading.Event()
@@ -751,9 +756,16 @@ class Server:
     def start(self, address: Any = ("127.0.0.1", 0)) -> Server:
         self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.listener.bind(address)
-        self.listener.listen(64)
+        self.listener.listen(1024)
         threading.Thread(target=self._accept, daemon=True).start()
         return self
+
+    def settles_at(self, count: int) -> bool:
+        """Whether the number of open connections becomes ``count``."""
+        end = time.monotonic() + 2
+        while self.open != count and time.monotonic() < end:
+            time.sleep(0.01)
+        return self.open == count
 
     @property
     def port(self) -> int:
@@ -761,7 +773,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.port}"
 
     def _accept(self) -> None:
         while True:
@@ -773,6 +785,18 @@ class Server:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
+        self.open += 1
+        try:
+            self._converse(connection)
+        finally:
+            self.open -= 1
+
+    def _converse(self, connection: socket.socket) -> None:
+        if self.tls is not None:
+            try:
+                connection = self.tls.wrap_socket(connection, server_side=True)
+            except OSError:  # which ssl has closed
+                return
         with connection:
             try:
                 while not self.stopped.is_set():
@@ -804,8 +828,12 @@ class Server:
 
 
 @contextmanager
-def serving(behave: Callable[[Server, socket.socket, bytes], None]) -> Iterator[Server]:
-    server = Server(behave).start()
+def serving(
+    behave: Callable[[Server, socket.socket, bytes], None], tls: ssl.SSLContext | None = None
+) -> Iterator[Server]:
+    server = Server(behave)
+    server.tls = tls
+    server.start()
     try:
         yield server
     finally:
@@ -999,9 +1027,11 @@ async def test_opa_request_and_kept_connection() -> None:
             decision = decide(engine, "e", ["kest/allow_trusted", "kest.other-one"], CONTEXT)
             assert decision.allowed is True
             assert decision.ids == ("decision_id=d-1", "revision=b@r7", "decision_id=d-1")
-            assert (await decide_async(engine, "e", ["kest.allow_trusted"], CONTEXT)).allowed is True
+            assert server.connections == 1
+            for _ in range(2):
+                assert (await decide_async(engine, "e", ["kest.allow_trusted"], CONTEXT)).allowed is True
+            assert server.connections == 2  # one of this event loop's
             assert "t0k3n" not in repr(engine) + str(vars(engine))
-        assert server.connections == 1
         first = server.requests[0]
         assert first.startswith(b"POST /v1/data/kest/allow_trusted HTTP/1.1\r\n")
         assert b"\r\nAuthorization: Bearer t0k3n\r\n" in first
@@ -1016,6 +1046,9 @@ def test_opa_options() -> None:
         assert server.requests[0].startswith(b"POST /opa/v1/data/kest/allow/allow?provenance=true HTTP/1.1\r\n")
 
 
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning"
+)  # httpcore leaves the socket to the collector if it cannot connect
 def test_opa_over_a_unix_socket(tmp_path: Any) -> None:
     path = str(tmp_path / "opa.sock")
     server = Server(saying(response(OPA_ALLOW)), socket.AF_UNIX).start(path)
@@ -1156,6 +1189,327 @@ def test_connections_are_not_shared_with_a_child() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
         assert decide(engine, "e", ["a"], CONTEXT).allowed is True
         assert server.connections == 2
+
+
+@pytest.fixture(params=["sync", "async"])
+def ask(request: pytest.FixtureRequest) -> Any:
+    """``decide`` and ``decide_async``, both to be awaited."""
+    return decide_async if request.param == "async" else _decide_in_a_coroutine
+
+
+async def test_a_connection_that_the_server_closed_is_replaced(ask: Any) -> None:
+    with serving(closing(response(OPA_ALLOW))) as server, OPAPolicyEngine(server.url) as engine:
+        for _ in range(3):
+            assert (await ask(engine, "e", ["a"], CONTEXT)).allowed is True
+            assert server.settles_at(0)
+        assert (server.connections, len(server.requests)) == (3, 3)
+
+
+async def test_a_request_is_never_sent_twice(ask: Any) -> None:
+    def once(server: Server, connection: socket.socket, _: bytes) -> None:
+        if len(server.requests) == 1:
+            connection.sendall(response(OPA_ALLOW))
+        else:
+            connection.shutdown(socket.SHUT_RDWR)
+
+    with serving(once) as server, OPAPolicyEngine(server.url) as engine:
+        assert (await ask(engine, "e", ["a"], CONTEXT)).allowed is True
+        with pytest.raises(PolicyEngineError):
+            await ask(engine, "e", ["a"], CONTEXT)
+        assert (server.connections, len(server.requests)) == (1, 2)
+
+
+async def test_a_response_sent_before_its_request_is_refused(ask: Any) -> None:
+    denial = response(b'{"result": {"allow": false}}')
+
+    def ahead(server: Server, connection: socket.socket, _: bytes) -> None:
+        connection.sendall(denial + response(OPA_ALLOW) if len(server.requests) == 1 else denial)
+
+    with serving(ahead) as server, OPAPolicyEngine(server.url) as engine:
+        assert (await ask(engine, "e", ["a"], CONTEXT)).allowed is False
+        with pytest.raises(PolicyEngineError, match="before the request"):
+            await ask(engine, "e", ["a"], CONTEXT)
+        assert (await ask(engine, "e", ["a"], CONTEXT)).allowed is False
+        assert server.connections == 2
+
+
+async def test_a_server_that_reads_slowly_is_late(ask: Any) -> None:
+    stopped = threading.Event()
+
+    def sip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            while not stopped.wait(0.02) and connection.recv(2_000):
+                pass
+
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        thread = threading.Thread(target=sip, args=(listener,))
+        thread.start()
+        with OPAPolicyEngine(host="127.0.0.1", port=listener.getsockname()[1], timeout=0.4) as engine:
+            start = time.monotonic()
+            with pytest.raises(PolicyEngineError, match=r"0\.4 s"):
+                await ask(engine, "e", ["a"], {**CONTEXT, "args": {"large": "x" * 8_000_000}})
+            assert time.monotonic() - start < 0.9
+        stopped.set()
+        thread.join()
+
+
+async def test_names_are_resolved_within_the_timeout(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, released = socket.getaddrinfo, threading.Event()
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        released.wait(2)
+        return real("127.0.0.1", 1)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    with OPAPolicyEngine("http://opa.example:1", timeout=0.3) as engine:
+        start = time.monotonic()
+        with pytest.raises(PolicyEngineError, match=r"0\.3 s"):
+            await ask(engine, "e", ["a"], CONTEXT)
+        assert time.monotonic() - start < 0.8
+    released.set()
+
+
+async def test_every_address_of_a_name_is_tried(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.getaddrinfo
+
+    def several(host: Any, port: Any, *arguments: Any, **options: Any) -> Any:
+        hosts = ("127.0.0.2", "127.0.0.1") if host in ("opa.example", b"opa.example") else (host,)
+        return [found for each in hosts for found in real(each, port, *arguments, **options)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", several)
+    with (
+        serving(saying(response(OPA_ALLOW))) as server,
+        OPAPolicyEngine(host="opa.example", port=server.port) as engine,
+    ):
+        assert (await ask(engine, "e", ["a"], CONTEXT)).allowed is True
+
+
+async def test_a_body_may_have_a_megabyte(ask: Any) -> None:
+    for size, fits in ((1_048_576, True), (1_048_577, False)):
+        with serving(saying(response(OPA_ALLOW.ljust(size)))) as server, OPAPolicyEngine(server.url) as engine:
+            if fits:
+                assert (await ask(engine, "e", ["a"], CONTEXT)).allowed is True
+            else:
+                with pytest.raises(PolicyEngineError, match="too large"):
+                    await ask(engine, "e", ["a"], CONTEXT)
+
+
+async def test_proxies_of_the_environment_are_ignored(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    with serving(saying(response(OPA_ALLOW))) as server, OPAPolicyEngine(server.url) as engine:
+        assert (await ask(engine, "e", ["a"], CONTEXT)).allowed is True
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 s3cr3t-value OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\ns3cr3t-value\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: s3cr3t-value\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\ns3cr3t-value\r\n",
+        b"HTTP/1.1 302 s3cr3t-value\r\nLocation: /s3cr3t-value\r\nContent-Length: 0\r\n\r\n",
+        response(b"s3cr3t-value"),
+    ],
+)
+async def test_errors_quote_nothing(ask: Any, data: bytes) -> None:
+    with serving(saying(data)) as server, OPAPolicyEngine(server.url, headers={"X": "s3cr3t-value"}) as engine:
+        with pytest.raises(PolicyEngineError) as caught:
+            await ask(engine, "e", ["a"], CONTEXT)
+        assert "s3cr3t" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_connections_end_with_their_loop_and_with_close() -> None:
+    with serving(saying(response(OPA_ALLOW))) as server:
+        engine = OPAPolicyEngine(server.url)
+
+        async def several(engine: OPAPolicyEngine) -> None:
+            await asyncio.gather(*(engine.async_decide("e", ["a"], CONTEXT) for _ in range(4)))
+
+        for _ in range(3):
+            asyncio.run(several(engine))
+            assert server.settles_at(0)
+        assert server.connections == 12
+        assert len(engine._server._loops) == 1  # that of the last loop, until there is another
+
+        async def closed(engine: OPAPolicyEngine) -> None:
+            await several(engine)
+            assert decide(engine, "e", ["a"], CONTEXT).allowed is True
+            assert await asyncio.to_thread(server.settles_at, 5)
+            engine.close()
+            assert await asyncio.to_thread(server.settles_at, 0)
+            await several(engine)
+
+        asyncio.run(closed(engine))
+        assert decide(engine, "e", ["a"], CONTEXT).allowed is True
+        assert server.settles_at(1)
+        del engine
+        gc.collect()
+        assert server.settles_at(0)
+
+
+def test_closing_does_not_disturb_a_request() -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    def wait(_: Server, connection: socket.socket, __: bytes) -> None:
+        asked.set()
+        answer.wait(2)
+        connection.sendall(response(OPA_ALLOW))
+
+    async def ask_and_close(engine: OPAPolicyEngine) -> bool:
+        asking = asyncio.ensure_future(engine.async_decide("e", ["a"], CONTEXT))
+        await asyncio.to_thread(asked.wait, 2)
+        engine.close()
+        answer.set()
+        return (await asking).allowed
+
+    with serving(wait) as server:
+        engine = OPAPolicyEngine(server.url, timeout=5)
+        results: list[bool] = []
+        thread = threading.Thread(target=lambda: results.append(decide(engine, "e", ["a"], CONTEXT).allowed))
+        thread.start()
+        asked.wait(2)
+        engine.close()
+        answer.set()
+        thread.join()
+        assert results == [True]
+        asked.clear()
+        answer.clear()
+        assert asyncio.run(ask_and_close(engine)) is True
+        assert server.settles_at(0)
+
+
+# --- TLS
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, str]:
+    """Files of a certificate authority, and of a certificate and key that it issued to 127.0.0.1."""
+    pytest.importorskip("cryptography")
+    import datetime
+    import ipaddress
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import NameOID
+
+    now = datetime.datetime.now(datetime.timezone.utc)
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in ("Test CA", "opa")]
+    usage = dict.fromkeys(
+        ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "encipher_only"), False
+    )
+    usage["decipher_only"] = False
+    files: list[str] = []
+    for index, (name, key) in enumerate(zip(names, keys, strict=True)):
+        is_authority = index == 0
+        extensions: list[tuple[x509.ExtensionType, bool]] = [
+            (x509.BasicConstraints(ca=is_authority, path_length=None), True),
+            (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
+            (x509.AuthorityKeyIdentifier.from_issuer_public_key(keys[0].public_key()), False),
+            (
+                x509.KeyUsage(digital_signature=True, key_cert_sign=is_authority, crl_sign=is_authority, **usage),
+                True,
+            ),
+        ]
+        if not is_authority:
+            address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+            extensions.append((x509.SubjectAlternativeName([address]), False))
+        builder = x509.CertificateBuilder().subject_name(name).issuer_name(names[0]).public_key(key.public_key())
+        builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(hours=1))
+        builder = builder.not_valid_after(now + datetime.timedelta(days=1))
+        for extension, critical in extensions:
+            builder = builder.add_extension(extension, critical)
+        path = tmp_path_factory.mktemp("tls") / "certificate.pem"
+        path.write_bytes(builder.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+        files.append(str(path))
+    path = tmp_path_factory.mktemp("tls") / "key.pem"
+    path.write_bytes(
+        keys[1].private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return files[0], files[1], str(path)
+
+
+@pytest.fixture
+def server_tls(authority: tuple[str, str, str]) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority[1], authority[2])
+    return context
+
+
+@pytest.fixture
+def client_tls(authority: tuple[str, str, str]) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=authority[0])
+
+
+async def test_tls(ask: Any, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
+    for make, allow in ENGINES.values():
+        with serving(saying(response(allow)), server_tls) as server, make(server.url, tls=client_tls) as engine:
+            for _ in range(3):
+                assert (await ask(engine, "e", ["a", "b"], CONTEXT)).allowed is True
+            assert (server.connections, len(server.requests)) == (1, 6)
+
+
+async def test_tls_is_verified(ask: Any, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext) -> None:
+    with serving(saying(response(OPA_ALLOW)), server_tls) as server:
+        for url, context in (
+            (server.url, None),  # an unknown authority
+            (server.url.replace("127.0.0.1", "localhost"), client_tls),  # another host's certificate
+        ):
+            with (
+                OPAPolicyEngine(url, tls=context) as engine,
+                pytest.raises(PolicyEngineError, match="SSLCertVerificationError"),
+            ):
+                await ask(engine, "e", ["a"], CONTEXT)
+        assert server.requests == []
+    with serving(saying(response(OPA_ALLOW))) as server:  # not TLS at all
+        engine = OPAPolicyEngine(server.url.replace("http:", "https:"), timeout=0.5)
+        with pytest.raises(PolicyEngineError):
+            await ask(engine, "e", ["a"], CONTEXT)
+        assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "fault", ["stall", "stall in body", "stall in head", "endless", "closed", "truncated body", "reset"]
+)
+async def test_tls_server_faults_deny_within_the_timeout(
+    ask: Any, fault: str, server_tls: ssl.SSLContext, client_tls: ssl.SSLContext
+) -> None:
+    behave = with_allow(WIRE_FAULTS[fault], OPA_ALLOW)
+    with (
+        serving(behave, server_tls) as server,
+        OPAPolicyEngine(server.url, timeout=0.4, tls=client_tls) as engine,
+    ):
+        start = time.monotonic()
+        with pytest.raises(PolicyEngineError):
+            await ask(engine, "e", ["a"], CONTEXT)
+        assert time.monotonic() - start < 0.9
+        assert len(server.requests) == 1
+
+
+async def test_a_stalled_handshake_is_late_and_leaves_nothing(ask: Any, client_tls: ssl.SSLContext) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        with OPAPolicyEngine(url, timeout=0.3, tls=client_tls) as engine:
+            start = time.monotonic()
+            with pytest.raises(PolicyEngineError, match=r"0\.3 s"):
+                await ask(engine, "e", ["a"], CONTEXT)
+            assert time.monotonic() - start < 0.8
+            asking = asyncio.ensure_future(decide_async(engine, "e", ["a"], CONTEXT))
+            await asyncio.sleep(0.05)
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+    gc.collect()  # a connection that nobody closed would warn here, and warnings are errors
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ def loaded(run_python: Any, code: str) -> set[str]:
     return {name for name in HEAVY if name in done.stdout.split("\n")}
 
 
-@pytest.mark.parametrize("code", ["import kest", "import kest.core", "import kest.errors", "from kest import _kestcore"])
+@pytest.mark.parametrize(
+    "code", ["import kest", "import kest.core", "import kest.errors", "from kest import _kestcore"]
+)
 def test_import_loads_nothing_optional(code: str, run_python: Any) -> None:
     assert loaded(run_python, code) == set()
 

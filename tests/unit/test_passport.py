@@ -57,8 +57,8 @@ def test_entry_defaults(identity: Any) -> None:
 def test_entry_payload_is_canonical_and_signed(identity: Any) -> None:
     rfc8785 = pytest.importorskip("rfc8785")
     made = KestEntry(
-        "öp", trust_score=3, classification="data", labels={"ß": "€", "a": "\u2028"}, added_taints=["b", "a"], taints=("b", "a"),
-        input_hash="0" * 64, timestamp_ms=5,
+        "öp", trust_score=3, classification="data", labels={"ß": "€", "a": "\u2028"}, added_taints=["b", "a"],
+        taints=("b", "a"), input_hash="0" * 64, timestamp_ms=5,
     )  # fmt: skip
     payload = made.payload(NAME)
     assert rfc8785.dumps(json.loads(payload)) == payload
@@ -99,7 +99,14 @@ def test_sign_entry_needs_an_identity() -> None:
 
 def test_empty_passport_is_valid() -> None:
     empty = Passport()
-    assert (len(empty), bool(empty), empty.entries, empty.decode(), empty.tips, empty.chain_tip) == (0, False, [], [], (), "")
+    assert (len(empty), bool(empty), empty.entries, empty.decode(), empty.tips, empty.chain_tip) == (
+        0,
+        False,
+        [],
+        [],
+        (),
+        "",
+    )
     assert (empty.trust_score, empty.taints, empty.serialize()) == (100, (), "[]")
     assert len(PassportVerifier.verify(empty, {})) == 0
 
@@ -136,7 +143,8 @@ def test_serialisation_round_trip(chain: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{}", "null", '"a.b.c"', "[1]", "[null]", "[[]]", '["a"', '["a"],', '["a"]x', "[,]", '["\ud800"]', "\xff"]
+    "text",
+    ["", "{}", "null", '"a.b.c"', "[1]", "[null]", "[[]]", '["a"', '["a"],', '["a"]x', "[,]", '["\ud800"]', "\xff"],
 )
 def test_what_is_no_passport_is_an_error(text: str) -> None:
     with pytest.raises(KestError):
@@ -207,7 +215,7 @@ def flow(n: int = 3) -> Passport:
 def test_a_view_of_a_flow_is_immutable(configured: Any, chain: list[str]) -> None:
     view = flow()
     before = view.entries
-    with pytest.raises(PassportError, match="Passport\\(passport.entries\\)"):
+    with pytest.raises(PassportError, match=r"Passport\(passport\.entries\)"):
         view.add_signature(chain[0])
     flow()
     assert view.entries == before
@@ -262,7 +270,9 @@ def test_copies_and_pickles(copier: Any, chain: list[str], configured: Any) -> N
 
 
 @pytest.mark.parametrize("copier", [copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])
-def test_copies_and_pickles_keep_ceiling_taints_and_continuation(copier: Any, chain: list[str], configured: Any) -> None:
+def test_copies_and_pickles_keep_ceiling_taints_and_continuation(
+    copier: Any, chain: list[str], configured: Any
+) -> None:
     for passport in (Passport(), Passport(chain), flow()):
         again = copier(passport.restrict(10, ["kest.unverified"]))
         assert again.trust_score == 10

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,7 +50,10 @@ from kest.core.context import (
 )
 from kest.errors import ConfigurationError, IdentityError, PassportTooLargeError, PolicyEngineError
 
-REQUIRES: dict[str, str] = {}
+REQUIRES = {
+    "F-CP-02": "test_documents.py::test_000_fastapi_extends_the_passport_over_two_hops",
+    "F-CP-03": "test_documents.py::test_000_fastapi_extends_the_passport_over_two_hops",
+}
 """Ids that are covered elsewhere, and where."""
 
 pytestmark = pytest.mark.usefixtures("configured")
@@ -424,7 +428,12 @@ def test_f_tt_06(configured: Any) -> None:
 def test_f_ic_01(configured: Any) -> None:
     call(user="u", agent="a", task="t", resource_id="r", resource_attr={"k": 1})
     given = configured.engine.asked[0][1]
-    assert (given["user"], given["agent"], given["task"], given["object"]) == ("u", "a", "t", {"id": "r", "attributes": {"k": 1}})
+    assert (given["user"], given["agent"], given["task"], given["object"]) == (
+        "u",
+        "a",
+        "t",
+        {"id": "r", "attributes": {"k": 1}},
+    )
 
 
 def test_f_ic_02(configured: Any) -> None:
@@ -614,7 +623,9 @@ def test_nf_sec_04(identity: Any) -> None:
     payload = canonicalize(json.loads(KestEntry("op").payload("spiffe://kest.test/unit")))
     header = canonicalize({"alg": "none", "kid": "spiffe://kest.test/unit", "typ": "JWS"})
     with pytest.raises(VerificationError):
-        PassportVerifier.verify([f"{b64url_encode(header)}.{b64url_encode(payload)}."], {identity.get_identity(): identity})
+        PassportVerifier.verify(
+            [f"{b64url_encode(header)}.{b64url_encode(payload)}."], {identity.get_identity(): identity}
+        )
 
 
 def test_nf_sec_05(identity: Any) -> None:
@@ -760,6 +771,12 @@ def test_tc_12() -> None:
         return get_current_user()
 
     assert asyncio.run(kest_verified("p")(inside)()) == "alice"
+
+
+@pytest.mark.parametrize("id", REQUIRES)
+def test_what_is_covered_elsewhere_is_there(id: str) -> None:
+    file, _, name = REQUIRES[id].partition("::")
+    assert f"def {name}(" in (Path(__file__).parent / file).read_text(encoding="utf-8")
 
 
 # --- text without an id ----------------------------------------------------------------------------------------------

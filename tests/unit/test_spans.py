@@ -212,7 +212,9 @@ def test_arguments_do_not_enter_spans(spans: Any) -> None:
 
     f("4111-secret")
     (span,) = spans()
-    attributes = {key: value for key, value in json.loads(span.to_json())["attributes"].items() if key != "kest.passport"}
+    attributes = {
+        key: value for key, value in json.loads(span.to_json())["attributes"].items() if key != "kest.passport"
+    }
     assert "4111-secret" not in json.dumps(attributes)
 
 

@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 
-from kest.core import KestEntry, LocalEd25519Provider, Passport, PassportVerifier, TrustStore, VerificationError, sign_entry
+from kest.core import (
+    KestEntry,
+    LocalEd25519Provider,
+    Passport,
+    PassportVerifier,
+    TrustStore,
+    VerificationError,
+    sign_entry,
+)
 from kest.core.truststore import public_key_of
 from kest.errors import ConfigurationError, JSONSyntaxError, KestError, KeyFormatError
 
@@ -30,7 +38,15 @@ def pem(identity: Any) -> str:
 
 def test_every_form_of_key(identity: Any) -> None:
     raw = identity.signer.public_key
-    forms = [identity, raw, bytearray(raw), identity.public_jwk(), public_key_of(raw), pem(identity), pem(identity).encode()]
+    forms = [
+        identity,
+        raw,
+        bytearray(raw),
+        identity.public_jwk(),
+        public_key_of(raw),
+        pem(identity),
+        pem(identity).encode(),
+    ]
     for form in forms:
         assert len(PassportVerifier.verify(passport(identity), TrustStore({NAME: form}))) == 1
         assert len(PassportVerifier.verify(passport(identity), {NAME: form})) == 1
@@ -170,7 +186,8 @@ def test_malformed_rights_in_a_jwk_set_are_errors(field: dict[str, Any], identit
 
 
 @pytest.mark.parametrize(
-    ("content", "error"), [(b"{", JSONSyntaxError), (b"[]", KestError), (b"\xff\xfe", KestError), (b"[" * 100_000, KestError)]
+    ("content", "error"),
+    [(b"{", JSONSyntaxError), (b"[]", KestError), (b"\xff\xfe", KestError), (b"[" * 100_000, KestError)],
 )
 def test_malformed_key_files(content: bytes, error: type[Exception], tmp_path: Path) -> None:
     path = tmp_path / "keys.json"

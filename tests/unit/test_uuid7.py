@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 import time
@@ -36,7 +37,7 @@ def test_time() -> None:
 
 def test_strictly_increasing() -> None:
     made = [uuid7() for _ in range(100_000)]
-    assert all(a < b for a, b in zip(made, made[1:], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(made))
 
 
 def test_increasing_in_every_thread_and_unique_among_them() -> None:

@@ -18,7 +18,7 @@ import httpcore
 
 from kest.core.engine.http_client import call_with_deadline
 
-__all__ = ["AsyncDeadlineBackend", "DeadlineBackend", "DeadlinePool"]
+__all__ = ["AsyncDeadlineBackend", "DeadlineBackend"]
 
 WRITE_BYTES = 4096
 """Most bytes per write: few enough for a socket that accepts any to accept all, so that no write waits twice."""
@@ -107,22 +107,6 @@ def _addresses(host: str, port: int, deadline: float | None) -> list[str]:
     return [host]
 
 
-class DeadlinePool(httpcore.ConnectionPool):
-    """Connections for all threads of a process, closed with the last reference to the pool: dropping it closes the idle
-    ones at once and the others when their requests are done."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(network_backend=DeadlineBackend(), **settings)
-
-    def close_unlocked(self) -> None:
-        """Close the connections of a pool that nobody else can be using, without its lock: in a child process that
-        lock may have been copied while a thread of the parent held it."""
-        for connection in self.connections:
-            connection.close()
-
-    __del__ = close_unlocked
-
-
 class AsyncDeadlineStream(httpcore.AsyncNetworkStream):
     """:class:`DeadlineStream` on an event loop."""
 
@@ -154,8 +138,11 @@ class AsyncDeadlineStream(httpcore.AsyncNetworkStream):
         return self._stream.get_extra_info(info)
 
 
-class AsyncDeadlineBackend(httpcore.AnyIOBackend):
+class AsyncDeadlineBackend(httpcore.AsyncNetworkBackend):
     """:class:`DeadlineBackend` on an event loop."""
+
+    def __init__(self) -> None:
+        self._backend: Any = httpcore.AnyIOBackend()
 
     async def connect_tcp(
         self,
@@ -166,10 +153,10 @@ class AsyncDeadlineBackend(httpcore.AnyIOBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         return AsyncDeadlineStream(
-            await super().connect_tcp(host, port, time_left(timeout), local_address, socket_options)
+            await self._backend.connect_tcp(host, port, time_left(timeout), local_address, socket_options)
         )
 
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None
     ) -> httpcore.AsyncNetworkStream:
-        return AsyncDeadlineStream(await super().connect_unix_socket(path, time_left(timeout), socket_options))
+        return AsyncDeadlineStream(await self._backend.connect_unix_socket(path, time_left(timeout), socket_options))

@@ -1,8 +1,10 @@
-"""The connection to a policy server: httpcore pools with one deadline for everything, no retries, no redirects, no
+"""The connections to a policy server: httpcore's, with one deadline for everything, no retries, no redirects, no
 proxies.
 
-Each process has one pool for all its threads, and one per running event loop. A kept connection that the server has
-closed is replaced before anything is sent; once a request may have left, it is never sent again.
+Idle connections are kept on a stack for all threads of the process, and on one for each running event loop. One that
+the server has closed is replaced before anything is sent; once a request may have left, it is never sent again.
+httpcore's pools are not used, since they examine every connection several times for each request: with 32 of them, most
+of the time of a decision.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import re
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
@@ -26,8 +30,6 @@ if TYPE_CHECKING:
 
     import anyio
     import httpcore
-
-    from kest.core.engine.http_backend import DeadlinePool
 
 __all__ = ["PolicyServer", "call_with_deadline", "check_timeout", "json_document"]
 
@@ -84,20 +86,27 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(constant)
 
 
-class _LoopPool(NamedTuple):
-    """What one event loop uses. ``keeper`` closes the pool: asyncio closes a suspended asynchronous generator with its
-    loop (``loop.shutdown_asyncgens``), or on the loop as soon as nothing refers to it any more."""
+class _Loop(NamedTuple):
+    """What one event loop uses. ``keeper`` closes the idle connections: asyncio ends a suspended asynchronous generator
+    with its loop (``loop.shutdown_asyncgens``), or on the loop as soon as nothing refers to it any more."""
 
-    pool: httpcore.AsyncConnectionPool
+    idle: list[httpcore.AsyncHTTPConnection]
     slots: anyio.Semaphore
     keeper: AsyncGenerator[None, None]
 
 
-async def _keep(pool: httpcore.AsyncConnectionPool) -> AsyncGenerator[None, None]:
+async def _keep(idle: list[httpcore.AsyncHTTPConnection]) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
-        await pool.aclose()
+        while idle:
+            await idle.pop().aclose()
+
+
+def _close_all(idle: list[httpcore.HTTPConnection]) -> None:
+    with suppress(IndexError):  # other threads take from it too
+        while True:
+            idle.pop().close()
 
 
 class PolicyServer:
@@ -141,7 +150,6 @@ class PolicyServer:
             raise ConfigurationError(f"the URL of {label} must look like http://host:port")
         if parts.query or parts.fragment or not _PATH.fullmatch(parts.path):
             raise ConfigurationError(f"the URL of {label} may have a plain path, but no query or fragment")
-        self._origin = parts.scheme, host, port
         self._prefix = parts.path.rstrip("/")
         self.name = f"{label} at {'unix:' + uds if uds else f'{parts.scheme}://{parts.netloc}'}"
         if parts.scheme == "https" and context is None:
@@ -157,14 +165,17 @@ class PolicyServer:
                 )
             sent[key] = value
         self._headers = [(key.encode(), value.encode()) for key, value in sent.items()]
-        self._settings: dict[str, Any] = {
-            "ssl_context": context,
-            "uds": uds,
-            "max_connections": None,
-            "max_keepalive_connections": MAX_CONNECTIONS,
-            "keepalive_expiry": MAX_IDLE_SECONDS,
-        }
-        self.close()
+        import httpcore
+
+        from kest.core.engine.http_backend import AsyncDeadlineBackend, DeadlineBackend
+
+        self._url = partial(httpcore.URL, scheme=parts.scheme, host=host, port=port)
+        settings: dict[str, Any] = {"origin": self._url().origin, "ssl_context": context, "uds": uds}
+        settings["keepalive_expiry"] = MAX_IDLE_SECONDS
+        self._connect = partial(httpcore.HTTPConnection, network_backend=DeadlineBackend(), **settings)
+        self._aconnect = partial(httpcore.AsyncHTTPConnection, network_backend=AsyncDeadlineBackend(), **settings)
+        self._threads: tuple[int, list[httpcore.HTTPConnection]] = os.getpid(), []
+        self._loops: dict[tuple[int, asyncio.AbstractEventLoop], _Loop] = {}
 
     def deadline(self) -> float:
         """When a decision that starts now must be over, on the monotonic clock."""
@@ -177,8 +188,10 @@ class PolicyServer:
             PolicyEngineError: no such response before ``deadline``.
         """
         content = bytearray()
+        idle = self._idle()
+        connection = self._take(idle)
         try:
-            with self._pool().stream("POST", self._url(path), **self._request(body, deadline)) as response:
+            with connection.stream("POST", **self._request(path, body, deadline)) as response:
                 self._check(response)
                 for part in response.iter_stream():
                     self._append(content, part)
@@ -186,79 +199,105 @@ class PolicyServer:
         except PolicyEngineError:
             raise
         except Exception as error:
-            failure = self._failure(error)
-        raise failure
+            text, cause = self._explain(error)
+        finally:
+            if connection.is_available() and len(idle) < MAX_CONNECTIONS and idle is self._threads[1]:
+                idle.append(connection)
+            else:
+                connection.close()
+        raise PolicyEngineError(text) from cause
 
     async def apost(self, path: str, body: bytes, deadline: float) -> bytes:
         """:meth:`post` on an event loop."""
         import anyio
 
         content = bytearray()
+        connection = None
+        loop = await self._loop()
         try:
-            shared = await self._loop_pool()
             with anyio.fail_after(deadline - time.monotonic()):
-                await shared.slots.acquire()
+                await loop.slots.acquire()
             try:
-                async with shared.pool.stream("POST", self._url(path), **self._request(body, deadline)) as response:
+                connection = await self._atake(loop.idle)
+                async with connection.stream("POST", **self._request(path, body, deadline)) as response:
                     self._check(response)
                     async for part in response.aiter_stream():
                         self._append(content, part)
             finally:
-                shared.slots.release()
+                loop.slots.release()
+                if connection is not None:
+                    if connection.is_available():
+                        loop.idle.append(connection)
+                    else:
+                        await connection.aclose()
             return bytes(content)
         except PolicyEngineError:
             raise
         except Exception as error:
-            failure = self._failure(error)
-        raise failure
+            text, cause = self._explain(error)
+        raise PolicyEngineError(text) from cause
 
     def close(self) -> None:
         """Let go of the connections: idle ones are closed, those in use as soon as they are free."""
-        from kest.core.engine.http_backend import DeadlinePool
+        _, idle = self._threads
+        self._threads = os.getpid(), []
+        self._loops = {}
+        _close_all(idle)
 
-        self._threads: tuple[int, DeadlinePool] = os.getpid(), DeadlinePool(**self._settings)
-        self._loops: dict[tuple[int, asyncio.AbstractEventLoop], _LoopPool] = {}
+    def __del__(self) -> None:
+        if hasattr(self, "_loops"):  # not so when a constructor refused its arguments
+            self.close()
 
     def __repr__(self) -> str:
         return f"<PolicyServer {self.name}>"
 
-    def _pool(self) -> DeadlinePool:
-        pid, pool = self._threads
+    def _idle(self) -> list[httpcore.HTTPConnection]:
+        pid, idle = self._threads
         if pid != os.getpid():  # after a fork the sockets are the parent's: close our copies, say nothing on them
-            pool.close_unlocked()
-            pool = type(pool)(**self._settings)
-            self._threads = os.getpid(), pool
-        return pool
+            self._threads = os.getpid(), []
+            _close_all(idle)
+            _, idle = self._threads
+        return idle
 
-    async def _loop_pool(self) -> _LoopPool:
+    def _take(self, idle: list[httpcore.HTTPConnection]) -> httpcore.HTTPConnection:
+        while True:
+            try:
+                connection = idle.pop()
+            except IndexError:
+                return self._connect()
+            if not connection.has_expired():
+                return connection
+            connection.close()  # too old, ended, or talking out of turn
+
+    async def _atake(self, idle: list[httpcore.AsyncHTTPConnection]) -> httpcore.AsyncHTTPConnection:
+        while idle:
+            connection = idle.pop()
+            if not connection.has_expired():
+                return connection
+            await connection.aclose()
+        return self._aconnect()
+
+    async def _loop(self) -> _Loop:
         import asyncio
 
         # A loop that a child process inherited has the parent's connections, hence the process id.
         key = os.getpid(), asyncio.get_running_loop()
-        shared = self._loops.get(key)
-        if shared is None:
+        loop = self._loops.get(key)
+        if loop is None:
             import anyio
-            import httpcore
-
-            from kest.core.engine.http_backend import AsyncDeadlineBackend
 
             for other in list(self._loops):
                 if other[1].is_closed():
                     self._loops.pop(other, None)
-            pool = httpcore.AsyncConnectionPool(network_backend=AsyncDeadlineBackend(), **self._settings)
-            shared = self._loops[key] = _LoopPool(pool, anyio.Semaphore(MAX_CONNECTIONS), _keep(pool))
-            await shared.keeper.__anext__()
-        return shared
+            idle: list[httpcore.AsyncHTTPConnection] = []
+            loop = self._loops[key] = _Loop(idle, anyio.Semaphore(MAX_CONNECTIONS), _keep(idle))
+            await loop.keeper.__anext__()
+        return loop
 
-    def _url(self, path: str) -> httpcore.URL:
-        import httpcore
-
-        scheme, host, port = self._origin
-        return httpcore.URL(scheme=scheme, host=host, port=port, target=self._prefix + path)
-
-    def _request(self, body: bytes, deadline: float) -> dict[str, Any]:
+    def _request(self, path: str, body: bytes, deadline: float) -> dict[str, Any]:
         limits = {"connect": deadline, "read": deadline, "write": deadline}  # see http_backend
-        return {"headers": self._headers, "content": body, "extensions": {"timeout": limits}}
+        url = self._url(target=self._prefix + path)
+        return {"url": url, "headers": self._headers, "content": body, "extensions": {"timeout": limits}}
 
     def _check(self, response: httpcore.Response) -> None:
         """Refuse what cannot be a decision before its body is read, which also ends the connection."""
@@ -281,23 +320,24 @@ class PolicyServer:
     def _distrust(self, fault: str) -> NoReturn:
         raise PolicyEngineError(f"{self.name} sent a response that cannot be trusted: {fault}")
 
-    def _failure(self, error: Exception) -> PolicyEngineError:
-        """What to raise for ``error``; only errors of the operating system and of TLS are shown as its cause, since
-        those of the protocol quote what was received."""
+    def _explain(self, error: Exception) -> tuple[str, OSError | None]:
+        """What to say about ``error``, and what to show as its cause: errors of the system and of TLS, but not those of
+        the protocol, which quote what was received."""
         import httpcore
 
         if isinstance(error, (httpcore.TimeoutException, TimeoutError)):
-            return PolicyEngineError(f"{self.name} did not answer within {self.timeout:g} s")
+            return f"{self.name} did not answer within {self.timeout:g} s", None
         if isinstance(error, httpcore.ProtocolError):
-            return PolicyEngineError(f"{self.name} ended the connection early or does not speak HTTP/1.1")
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, OSError):
-            cause = cause.__cause__ or cause.__context__
-        code = errno.errorcode.get(cause.errno or 0, "") if isinstance(cause, OSError) else ""
-        kind = f"{type(cause or error).__name__} {code}".rstrip()
-        failure = PolicyEngineError(f"{self.name} cannot be reached ({kind}); is it running there?")
-        failure.__cause__ = cause
-        return failure
+            return f"{self.name} ended the connection early or does not speak HTTP/1.1", None
+        root: BaseException = error
+        while not isinstance(root, OSError) and (inner := root.__cause__ or root.__context__) is not None:
+            root = inner
+        cause = root.with_traceback(None) if isinstance(root, OSError) else None  # which would keep sockets alive
+        code = errno.errorcode.get(cause.errno or 0, "") if cause is not None else ""
+        return (
+            f"{self.name} cannot be reached ({f'{type(root).__name__} {code}'.rstrip()}); is it running there?",
+            cause,
+        )
 
 
 def call_with_deadline(function: Callable[[], T], seconds: float) -> T:

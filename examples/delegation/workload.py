@@ -1,0 +1,242 @@
+"""What the five services have in common: whom they trust, who may call, and how they call each other."""
+
+from __future__ import annotations
+
+import contextvars
+import hashlib
+import importlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import jwt
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from tokens import Refused, TokenClient
+
+from kest import (
+    CedarLocalEngine,
+    KestHttpxInterceptor,
+    KestIdentityMiddleware,
+    KestMiddleware,
+    Passport,
+    PassportVerifier,
+    RedisCache,
+    RegoLocalEngine,
+    StaticIdentity,
+    TrustStore,
+    configure,
+)
+from kest.core.context import get_current_jwt, get_current_passport
+from kest.http.fastapi import install_problem_handlers
+from kest.http.problem import CONTENT_TYPE
+
+__all__ = ["PROCESS_DATA", "SERVICES", "Job", "Service", "arrived", "facts", "job_id", "principal_of", "proof", "start"]
+
+DOMAIN = "spiffe://delegation.example"
+PROCESS_DATA = "task:process-data"
+POLICIES = Path(__file__).parent / "policies"
+SERVICES = {"kest-agent": "agent", "kest-gateway": "gateway", "hop1": "hop", "hop2": "hop", "hop3": "hop"}
+"""Each service, and the module that it lives in."""
+MAX_HEADER = 3072
+"""Bytes that the baggage header may take here, as behind a proxy that caps headers: longer lineage waits in Redis."""
+
+
+class Job(BaseModel):
+    """What is to be done, and to what."""
+
+    task: str = Field(pattern=r"^[a-z-]{1,32}$")
+    readings: list[float] = Field(min_length=1, max_length=1000)
+
+
+def job_id(job: Job) -> str:
+    """A name for exactly this job, so that what is executed can be compared with what was authorised."""
+    return f"job:{hashlib.sha256(job.model_dump_json().encode()).hexdigest()[:32]}"
+
+
+def principal_of(name: str) -> str:
+    """The SPIFFE id of a workload."""
+    return f"{DOMAIN}/{name}"
+
+
+# --- what policies are told besides ---
+
+
+def facts() -> dict[str, Any]:
+    """What the verified token and the verified lineage of this request say; part of the signed entry.
+
+    ``act``: the actors, the current one first; ``scopes``; ``sender``: who signed the last entry; ``authorised``: what that
+    entry was about.
+    """
+    token = get_current_jwt()
+    # KestIdentityMiddleware has verified it; here it is only read.
+    claims = {} if token is None else jwt.decode(token, options={"verify_signature": False})
+    tip = last_entry(get_current_passport())
+    return {
+        "act": actors(claims.get("act")),
+        "scopes": claims.get("scope", "").split(),
+        "sender": tip.get("principal", ""),
+        "authorised": tip.get("kest.resource_id", ""),
+    }
+
+
+def actors(act: Any) -> list[str]:
+    """Everybody in a verified ``act`` claim, the current actor first (RFC 8693, section 4.1)."""
+    found = []
+    while isinstance(act, dict):
+        found.append(str(act["sub"]))
+        act = act.get("act")
+    return found
+
+
+def last_entry(passport: Passport) -> dict[str, str]:
+    """The labels of the entry that a passport ends in."""
+    entries = passport.decode()
+    return entries[-1]["labels"] if entries else {}
+
+
+# --- a service ---
+
+
+class Refusal(Exception):
+    """Another service refused; its answer goes on to whoever asked."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        super().__init__(f"{response.request.url.path}: {response.status_code}")
+        self.response = response
+
+
+@dataclass(frozen=True)
+class Service:
+    """One of the five: its name, its clients, and what it needs to know of the others."""
+
+    name: str
+    store: TrustStore
+    peers: dict[str, str]
+    http: httpx.AsyncClient
+    tokens: TokenClient
+
+    async def call(self, peer: str, path: str, body: Any, token: str) -> dict[str, Any]:
+        """Ask another service; the current passport goes along."""
+        response = await self.http.post(
+            f"{self.peers[peer]}{path}", json=body, headers={"authorization": f"Bearer {token}"}
+        )
+        if response.status_code != 200:
+            raise Refusal(response)
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def returned(self, answer: dict[str, Any]) -> Passport:
+        """The lineage that came back, verified like any other, and only if it goes on from what was sent."""
+        own = get_current_passport()
+        passport = PassportVerifier.verify(answer["passport"], self.store, chain_tip=answer["chain_tip"]).passport
+        if passport.entries[: len(own)] != own.entries:
+            raise ValueError("the lineage that came back is not a continuation of what was sent")
+        return passport
+
+
+def proof(passport: Passport | None = None) -> dict[str, str]:
+    """The current lineage, as it goes back to the caller."""
+    passport = get_current_passport() if passport is None else passport
+    return {"passport": passport.serialize(), "chain_tip": passport.chain_tip}
+
+
+# --- how lineage arrived, for the table ---
+
+_arrived: contextvars.ContextVar[dict[str, Any] | None] = contextvars.ContextVar("arrived", default=None)
+_FORMS = {"kest.passport": "header", "kest.passport_z": "header, zlib", "kest.claim_check": "claim check"}
+
+
+class _Observer:
+    """Notes in which form lineage arrives."""
+
+    def __init__(self, app: Any, name: str) -> None:
+        self.app, self.name = app, name
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        header = b",".join(value for name, value in scope.get("headers", ()) if name == b"baggage").decode("latin-1")
+        keys = {member.split("=")[0].strip() for member in header.split(",")}
+        form = next((form for key, form in _FORMS.items() if key in keys), "-")
+        _arrived.set({"at": self.name, "path": scope.get("path", ""), "form": form, "bytes": len(header)})
+        await self.app(scope, receive, send)
+
+
+def arrived() -> list[dict[str, Any]]:
+    """How the lineage of this request came."""
+    return [seen] if (seen := _arrived.get()) else []
+
+
+# --- start ---
+
+
+class JsonLines:
+    """An audit sink: every signed entry, denial and outcome, one line each."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("a", encoding="utf-8", buffering=1)
+
+    def record(self, kind: str, jws: str) -> None:
+        """Called by Kest."""
+        self._file.write(json.dumps({"kind": kind, "jws": jws}) + "\n")
+
+
+def engine(name: str) -> Any:
+    """The gateway decides with Cedar, the others with Rego; both in process."""
+    kind, suffix = (CedarLocalEngine, "cedar") if name == "kest-gateway" else (RegoLocalEngine, "rego")
+    return kind({file.stem: file.read_text("utf-8") for file in POLICIES.glob(f"*.{suffix}")})
+
+
+def start(name: str, identity: StaticIdentity, settings: dict[str, Any]) -> FastAPI:
+    """The service, ready to be served."""
+    store = TrustStore.from_jwks(settings["keys"])
+    configure(
+        engine=engine(name),
+        identity=identity,
+        cache=RedisCache(settings["redis"]),
+        trust_store=store,
+        audit=JsonLines(Path(settings["records"])),
+    )
+    issuer, peers = settings["issuer"], settings["peers"]
+    http = httpx.AsyncClient(
+        # The issuer is asked with the same client, and gets no lineage: it is not on the list.
+        transport=KestHttpxInterceptor(
+            allowed_hosts=[url.removeprefix("http://") for url in peers.values()], max_header=MAX_HEADER
+        ),
+        timeout=10.0,
+    )
+    service = Service(name, store, peers, http, TokenClient(http, issuer, name, settings["secret"]))
+
+    app = FastAPI(title=name, openapi_url=None)
+    app.add_exception_handler(Refusal, _pass_on)
+    app.add_exception_handler(Refused, _issuer_refused)
+    install_problem_handlers(app)
+    build: Callable[[FastAPI, Service], None] = importlib.import_module(SERVICES[name]).build
+    build(app, service)
+    # Only the agent is called by people, who bring no lineage.
+    app.add_middleware(KestMiddleware, require_passport=name != "kest-agent")
+    app.add_middleware(
+        KestIdentityMiddleware,
+        jwks_uri=f"{issuer}/jwks",
+        issuer=issuer,
+        audience=name,
+        algorithms=("EdDSA", "ES256", "RS256"),
+        agent_claims=(),  # an agent is who an act claim names, and nobody else
+        required=True,
+    )
+    app.add_middleware(_Observer, name=name)
+    return app
+
+
+async def _pass_on(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refusal)
+    return JSONResponse(error.response.json(), error.response.status_code, media_type=CONTENT_TYPE)
+
+
+async def _issuer_refused(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, Refused)
+    document = {"title": "Refused by the issuer", "status": 403, "detail": str(error)}
+    return JSONResponse(document, 403, media_type=CONTENT_TYPE)
