@@ -6,11 +6,13 @@ SOURCES = $(wildcard csrc/core/*.[ch] csrc/python/*.[ch])
 KEST_VECTORS ?= $(wildcard ../shared/vectors)
 export KEST_VECTORS
 
-.PHONY: help setup demo test check bench test-c test-sanitized test-pythons clean
+.PHONY: help setup demo demo-delegation test test-services check bench test-c test-sanitized test-pythons clean
 
 help:
 	@echo "make demo            a governed, signed and verified pipeline over real data (a minute at first)"
+	@echo "make demo-delegation a user delegates to an agent: five services, an OIDC issuer, Redis, and the attacks on them"
 	@echo "make test            C and Python tests (two to four minutes)"
+	@echo "make test-services   tests against real servers and processes (a minute)"
 	@echo "make check           lint, types, C warnings, duplicates (a minute)"
 	@echo "make bench           speed and memory against the reference stack (four minutes)"
 	@echo "make test-sanitized  the tests over an ASan and UBSan build (ten minutes)"
@@ -29,8 +31,17 @@ $(VENV)/.ready: pyproject.toml setup.py examples/requirements.txt $(SOURCES)
 demo: setup
 	@$(BIN)/python examples/demo.py
 
+demo-delegation: setup
+	@tools/system-packages redis-server nodejs npm
+	@$(BIN)/python examples/delegation/run.py
+
 test: setup test-c
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --ignore=tests/services
+
+# Real servers and processes: Redis, an OIDC issuer, five services.
+test-services: setup
+	@tools/system-packages redis-server nodejs npm
+	$(BIN)/python -m pytest -q tests/services
 
 test-c: setup
 	@tools/c-tests
@@ -47,7 +58,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.run --write
 
 test-sanitized: setup
-	VENV=$(VENV) tools/test-sanitized tests
+	VENV=$(VENV) tools/test-sanitized tests --ignore=tests/services
 
 test-pythons:
 	@tools/system-packages
