@@ -1239,11 +1239,10 @@ async def test_a_server_that_reads_slowly_is_late(ask: Any) -> None:
     def sip(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection:
-            while not stopped.wait(0.02) and connection.recv(2_000):
+            while not stopped.wait(0.003) and connection.recv(32_768):
                 pass
 
     with socket.socket() as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         thread = threading.Thread(target=sip, args=(listener,))
@@ -1251,7 +1250,7 @@ async def test_a_server_that_reads_slowly_is_late(ask: Any) -> None:
         with OPAPolicyEngine(host="127.0.0.1", port=listener.getsockname()[1], timeout=0.4) as engine:
             start = time.monotonic()
             with pytest.raises(PolicyEngineError, match=r"0\.4 s"):
-                await ask(engine, "e", ["a"], {**CONTEXT, "args": {"large": "x" * 8_000_000}})
+                await ask(engine, "e", ["a"], {**CONTEXT, "args": {"large": "x" * 24_000_000}})
             assert time.monotonic() - start < 0.9
         stopped.set()
         thread.join()

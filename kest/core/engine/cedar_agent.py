@@ -31,7 +31,8 @@ class CedarPolicyEngine(HTTPEngine):
         timeout: seconds for a whole decision (all its policy names, connecting and reading included).
         path: ``/v1/is_authorized``, or ``/is_authorized`` for servers without a version in their paths.
         headers: extra request headers, such as ``{"Authorization": "…"}``.
-        tls: an ``ssl.SSLContext`` for https; default: the system's authorities.
+        tls: an ``ssl.SSLContext`` for https, used for nothing else (its ALPN protocols are set); default: the system's
+            authorities.
 
     Raises:
         ConfigurationError: an argument cannot be used.

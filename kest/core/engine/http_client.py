@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from kest.errors import ConfigurationError, PolicyEngineError
 
@@ -47,7 +47,13 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _VALUE = re.compile(r"[\x20-\x7e\t]*")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*/?")
 _HOST = re.compile(r"[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._~-]+)?\]")
-_OURS = frozenset(
+_OUR_HEADERS = [
+    (b"Content-Type", b"application/json"),
+    (b"Accept", b"application/json"),
+    (b"Accept-Encoding", b"identity"),
+    (b"User-Agent", b"kest"),
+]
+_RESERVED = frozenset(
     ("host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding", "accept")
 )
 
@@ -84,6 +90,34 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(constant)
+
+
+def _parse(label: str, url: str) -> tuple[SplitResult, int | None]:
+    """A server's URL in parts, and its port if it names one."""
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname
+    except (ValueError, TypeError, AttributeError):
+        raise ConfigurationError(f"the URL of {label} cannot be parsed; use http://host:port") from None
+    if parts.username is not None or parts.password is not None:
+        raise ConfigurationError(
+            f"the URL of {label} contains a user name; pass headers={{'Authorization': …}} instead"
+        )
+    netloc = parts.netloc.rsplit(":", 1)[0] if port is not None else parts.netloc
+    if parts.scheme not in ("http", "https") or not host or not _HOST.fullmatch(netloc):
+        raise ConfigurationError(f"the URL of {label} must look like http://host:port")
+    if parts.query or parts.fragment or not _PATH.fullmatch(parts.path):
+        raise ConfigurationError(f"the URL of {label} may have a plain path, but no query or fragment")
+    return parts, port
+
+
+def _checked(label: str, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    for key, value in headers.items():
+        if not _TOKEN.fullmatch(key) or not _VALUE.fullmatch(value) or key.lower() in _RESERVED:
+            raise ConfigurationError(
+                f"header {key!r} for {label} cannot be sent: bad characters, or set by Kest itself"
+            )
+    return [(key.encode(), value.encode()) for key, value in headers.items()]
 
 
 class _Loop(NamedTuple):
@@ -134,42 +168,20 @@ class PolicyServer:
         headers: Mapping[str, str] | None = None,
         context: ssl.SSLContext | None = None,
     ) -> None:
-        self.label = label
         self.timeout = check_timeout(timeout)
-        try:
-            parts = urlsplit(url)
-            port, host = parts.port, parts.hostname
-        except (ValueError, TypeError, AttributeError):
-            raise ConfigurationError(f"the URL of {label} cannot be parsed; use http://host:port") from None
-        if parts.username is not None or parts.password is not None:
-            raise ConfigurationError(
-                f"the URL of {label} contains a user name; pass headers={{'Authorization': …}} instead"
-            )
-        netloc = parts.netloc.rsplit(":", 1)[0] if port is not None else parts.netloc
-        if parts.scheme not in ("http", "https") or not host or not _HOST.fullmatch(netloc):
-            raise ConfigurationError(f"the URL of {label} must look like http://host:port")
-        if parts.query or parts.fragment or not _PATH.fullmatch(parts.path):
-            raise ConfigurationError(f"the URL of {label} may have a plain path, but no query or fragment")
+        parts, port = _parse(label, url)
         self._prefix = parts.path.rstrip("/")
+        self._headers = [(b"Host", parts.netloc.encode()), *_OUR_HEADERS, *_checked(label, headers or {})]
         self.name = f"{label} at {'unix:' + uds if uds else f'{parts.scheme}://{parts.netloc}'}"
         if parts.scheme == "https" and context is None:
             import ssl
 
             context = ssl.create_default_context()
-        sent = {"Host": parts.netloc, "Content-Type": "application/json", "Accept": "application/json"}
-        sent |= {"Accept-Encoding": "identity", "User-Agent": "kest"}
-        for key, value in (headers or {}).items():
-            if not _TOKEN.fullmatch(key) or not _VALUE.fullmatch(value) or key.lower() in _OURS:
-                raise ConfigurationError(
-                    f"header {key!r} for {label} cannot be sent: bad characters, or set by Kest itself"
-                )
-            sent[key] = value
-        self._headers = [(key.encode(), value.encode()) for key, value in sent.items()]
         import httpcore
 
         from kest.core.engine.http_backend import AsyncDeadlineBackend, DeadlineBackend
 
-        self._url = partial(httpcore.URL, scheme=parts.scheme, host=host, port=port)
+        self._url = partial(httpcore.URL, scheme=parts.scheme, host=parts.hostname or "", port=port)
         settings: dict[str, Any] = {"origin": self._url().origin, "ssl_context": context, "uds": uds}
         settings["keepalive_expiry"] = MAX_IDLE_SECONDS
         self._connect = partial(httpcore.HTTPConnection, network_backend=DeadlineBackend(), **settings)
@@ -334,10 +346,8 @@ class PolicyServer:
             root = inner
         cause = root.with_traceback(None) if isinstance(root, OSError) else None  # which would keep sockets alive
         code = errno.errorcode.get(cause.errno or 0, "") if cause is not None else ""
-        return (
-            f"{self.name} cannot be reached ({f'{type(root).__name__} {code}'.rstrip()}); is it running there?",
-            cause,
-        )
+        kind = f"{type(root).__name__} {code}".rstrip()
+        return f"{self.name} cannot be reached ({kind}); is it running there?", cause
 
 
 def call_with_deadline(function: Callable[[], T], seconds: float) -> T:

@@ -36,7 +36,8 @@ class OPAPolicyEngine(HTTPEngine):
         decision_path: where in the response the decision is, dot-separated.
         uds: path of OPA's Unix socket (``--addr unix:///…``), used instead of TCP.
         headers: extra request headers, such as ``{"Authorization": "Bearer …"}``.
-        tls: an ``ssl.SSLContext`` for https; default: the system's authorities.
+        tls: an ``ssl.SSLContext`` for https, used for nothing else (its ALPN protocols are set); default: the system's
+            authorities.
         provenance: also ask which bundle revisions were active, and record them.
 
     Raises:
