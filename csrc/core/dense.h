@@ -53,6 +53,12 @@ static inline int kest_dense_table(int cut)
 static inline uint64_t kest_zigzag(int64_t v) { return ((uint64_t)v << 1) ^ (uint64_t)(v >> 63); }
 static inline int64_t kest_unzigzag(uint64_t v) { return (int64_t)(v >> 1) ^ -(int64_t)(v & 1); }
 
+/* Deflate never makes text longer than by 5 bytes in 16 kB: what is, cannot inflate to max_bytes, and is not even decoded. */
+static inline bool kest_packed_too_long(size_t packed, size_t max_bytes)
+{
+    return packed > max_bytes && packed - max_bytes > max_bytes / 1000 + 64;
+}
+
 /* pack.c: inflates all of src with a prepared stream; KEST_E_LIMIT beyond max_bytes. */
 kest_status kest_inflate(z_stream *stream, const uint8_t *src, size_t len, size_t max_bytes, kest_buf *out);
 

@@ -442,13 +442,16 @@ kest_status kest_unpack_dense(const uint8_t *text, size_t len, size_t max_bytes,
 {
     reader r = {.budget = max_bytes};
     const size_t n = kest_b64_decoded_len(len);
-    uint8_t *raw = kest_malloc(n);
+    uint8_t *raw;
     const uint8_t *version, *packed;
     uint64_t packed_len;
     kest_buf plain;
     cursor c, columns;
     kest_status st;
 
+    if (kest_packed_too_long(n, max_bytes))
+        return KEST_E_LIMIT;
+    raw = kest_malloc(n);
     if (!raw)
         return KEST_E_NOMEM;
     kest_buf_init(&plain);

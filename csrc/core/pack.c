@@ -70,9 +70,12 @@ kest_status kest_unpack_z(const uint8_t *text, size_t len, size_t max_bytes, kes
 {
     z_stream stream = {0};
     const size_t n = kest_b64_decoded_len(len);
-    uint8_t *packed = kest_malloc(n);
+    uint8_t *packed;
     kest_status st;
 
+    if (kest_packed_too_long(n, max_bytes))
+        return KEST_E_LIMIT;
+    packed = kest_malloc(n);
     if (!packed)
         return KEST_E_NOMEM;
     st = kest_b64_decode(text, len, packed);

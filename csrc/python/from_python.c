@@ -4,6 +4,8 @@
 #include "../core/alloc.h"
 #include "../core/jcs.h"
 
+#include <math.h>
+
 /* Where the walk is, for messages; one frame on the C stack per level. */
 typedef struct frame {
     const struct frame *up;
@@ -17,6 +19,7 @@ typedef struct walk {
     kest_buf *out;
     PyObject *fallback;
     bool opaque;
+    bool typed; /* for a digest that tells 1 from 1.0 and a tuple from a list: not JSON any more */
 } walk;
 
 static int write_value(walk *w, PyObject *value, const frame *at);
@@ -255,7 +258,7 @@ static int write_sequence(walk *w, PyObject *seq, const frame *at)
 {
     frame here = {at, NULL, 0, at->depth + 1};
 
-    kest_buf_byte(w->out, '[');
+    kest_buf_byte(w->out, w->typed && PyTuple_CheckExact(seq) ? '(' : '[');
     for (; here.index < PySequence_Fast_GET_SIZE(seq); here.index++) { /* a list may change under a fallback */
         PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(seq, here.index));
         int rc;
@@ -327,6 +330,8 @@ static int write_value(walk *w, PyObject *value, const frame *at)
             return -1;
         return too_big ? write_foreign(w, value, at) : 0;
     } else if (PyFloat_CheckExact(value)) {
+        if (w->typed)
+            kest_buf_byte(w->out, signbit(PyFloat_AS_DOUBLE(value)) ? 'g' : 'f');
         kest_jcs_double(w->out, PyFloat_AS_DOUBLE(value));
         if (w->out->status == KEST_E_NAN) {
             w->out->status = KEST_OK;
@@ -344,14 +349,28 @@ static int write_value(walk *w, PyObject *value, const frame *at)
     return 0;
 }
 
+static int write_top(walk *w, PyObject *value)
+{
+    const frame top = {NULL, NULL, 0, 0};
+    int rc = write_value(w, value, &top);
+
+    if (rc == 0 && w->out->status != KEST_OK)
+        rc = refuse_status(w, &top, w->out->status);
+    return rc;
+}
+
+int kest_write_typed(kest_state *state, kest_buf *out, PyObject *value)
+{
+    walk w = {.state = state, .out = out, .typed = true};
+
+    return write_top(&w, value);
+}
+
 int kest_write_python(kest_state *state, kest_buf *out, PyObject *value, PyObject *fallback, bool *opaque)
 {
-    walk w = {state, out, fallback, false};
-    const frame top = {NULL, NULL, 0, 0};
-    int rc = write_value(&w, value, &top);
+    walk w = {.state = state, .out = out, .fallback = fallback};
+    const int rc = write_top(&w, value);
 
-    if (rc == 0 && out->status != KEST_OK)
-        rc = refuse_status(&w, &top, out->status);
     if (opaque)
         *opaque = w.opaque;
     return rc;
@@ -359,7 +378,7 @@ int kest_write_python(kest_state *state, kest_buf *out, PyObject *value, PyObjec
 
 int kest_write_name(kest_state *state, kest_buf *out, PyObject *name)
 {
-    walk w = {state, out, NULL, false};
+    walk w = {.state = state, .out = out};
     const frame top = {NULL, NULL, 0, 0};
 
     return write_str(&w, name, &top);
@@ -367,7 +386,7 @@ int kest_write_name(kest_state *state, kest_buf *out, PyObject *name)
 
 int kest_str_view(kest_state *state, PyObject *text, const char *what, kest_str *out)
 {
-    walk w = {state, NULL, NULL, false};
+    walk w = {.state = state};
     const frame top = {NULL, NULL, 0, 0};
     const char *data;
     Py_ssize_t len;

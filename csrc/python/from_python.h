@@ -20,6 +20,8 @@ typedef struct kest_members {
 /* The members of a dict whose keys are str, in canonical order. -1 with an exception set; drop in either case. */
 int kest_members_take(PyObject *dict, kest_member *room, size_t nroom, kest_members *out);
 void kest_members_drop(kest_members *members);
+/* Like kest_write_python, but different for values of different types; for digests only. */
+int kest_write_typed(kest_state *state, kest_buf *out, PyObject *value);
 /* A quoted str. */
 int kest_write_name(kest_state *state, kest_buf *out, PyObject *name);
 

@@ -34,7 +34,7 @@ PyObject *kest_py_digest(PyObject *module, PyObject *value)
     kest_status st;
 
     kest_buf_init(&out);
-    if (kest_write_python(state, &out, value, NULL, NULL) == 0) {
+    if (kest_write_typed(state, &out, value) == 0) {
         st = hash_buffer(&out, digest);
         result = st == KEST_OK ? PyBytes_FromStringAndSize((const char *)digest, sizeof digest) : kest_raise(state, st);
     }

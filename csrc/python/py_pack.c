@@ -5,7 +5,7 @@
 #include "../core/pack.h"
 
 /* zlib and the dense form of anything longer are worth a release of the lock. */
-enum { RELEASE_FROM = 32768 };
+enum { RELEASE_FROM = 32768, DENSE_RELEASE_FROM = 16 };
 
 static PyObject *ascii(const kest_buf *buf)
 {
@@ -26,6 +26,7 @@ static PyObject *pack_z(PyObject *module, PyObject *arg)
     PassportObject *self = passport_arg(state, arg);
     PyObject *json;
     kest_str text;
+    PyObject *packed;
     kest_status st;
     kest_buf out;
 
@@ -46,22 +47,21 @@ static PyObject *pack_z(PyObject *module, PyObject *arg)
     } else {
         st = kest_pack_z(text.data, text.len, &out);
     }
-    if (st != KEST_OK)
-        kest_raise(state, st);
-    else if (!self->z)
-        self->z = ascii(&out);
+    packed = st == KEST_OK ? ascii(&out) : kest_raise(state, st);
+    /* Kept only if it is still the form of what the passport holds. */
+    if (packed && !self->z && self->json == json)
+        self->z = Py_NewRef(packed);
     kest_buf_free(&out);
     Py_DECREF(json);
-    return st == KEST_OK ? Py_XNewRef(self->z) : NULL;
+    return packed;
 }
 
 static PyObject *pack_dense(PyObject *module, PyObject *arg)
 {
     kest_state *state = state_of_module(module);
     PassportObject *self = passport_arg(state, arg);
-    kest_node **nodes;
-    size_t count;
-    bool owned;
+    PyObject *packed;
+    kest_pinned all;
     kest_status st;
     kest_buf out;
 
@@ -69,20 +69,22 @@ static PyObject *pack_dense(PyObject *module, PyObject *arg)
         return NULL;
     if (self->dense)
         return Py_NewRef(self->dense);
-    if (kest_passport_nodes(state, self, &nodes, &count, &owned) < 0)
+    if (kest_passport_pin(state, self, &all) < 0)
         return NULL;
     kest_buf_init(&out);
-    st = kest_pack_dense(nodes, count, &out);
-    if (st == KEST_OK)
-        self->dense = ascii(&out);
-    else if (st == KEST_E_PACK_FORM)
-        self->dense = Py_NewRef(Py_None);
-    else
-        kest_raise(state, st);
+    if (all.count >= DENSE_RELEASE_FROM) {
+        KEST_GIL_RELEASE
+        st = kest_pack_dense(all.nodes, all.count, &out);
+        KEST_GIL_RELEASE_END
+    } else {
+        st = kest_pack_dense(all.nodes, all.count, &out);
+    }
+    packed = st == KEST_OK ? ascii(&out) : st == KEST_E_PACK_FORM ? Py_NewRef(Py_None) : kest_raise(state, st);
+    if (packed && !self->dense && (!self->builder || self->builder->count == all.count))
+        self->dense = Py_NewRef(packed);
     kest_buf_free(&out);
-    if (owned)
-        kest_free(nodes);
-    return Py_XNewRef(self->dense);
+    kest_pinned_drop(&all);
+    return packed;
 }
 
 /* Reads (text, max_bytes, max_entries); the str keeps the view alive. */

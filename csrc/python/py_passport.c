@@ -169,48 +169,70 @@ int kest_passport_tips(kest_state *state, PassportObject *self)
     return 0;
 }
 
-int kest_passport_nodes(kest_state *state, PassportObject *self, kest_node ***nodes, size_t *count, bool *owned)
+static int pin(kest_node *const *nodes, size_t count, kest_pinned *out)
 {
-    kest_status st;
-
-    *owned = false;
-    if (self->builder) {
-        *nodes = self->builder->nodes;
-        *count = self->builder->count;
-        return 0;
+    *out = (kest_pinned){kest_calloc(count ? count : 1, sizeof(kest_node *)), count};
+    if (!out->nodes) {
+        out->count = 0;
+        PyErr_NoMemory();
+        return -1;
     }
-    *nodes = NULL;
-    *count = 0;
+    for (size_t i = 0; i < count; i++)
+        out->nodes[i] = kest_node_ref(nodes[i]);
+    return 0;
+}
+
+int kest_passport_pin(kest_state *state, PassportObject *self, kest_pinned *out)
+{
+    kest_node **all;
+    size_t count;
+    kest_status st;
+    int rc;
+
+    if (self->builder)
+        return pin(self->builder->nodes, self->builder->count, out);
     if (!self->ntips)
-        return 0;
-    if ((st = kest_chain_collect(self->tips, self->ntips, nodes, count)) != KEST_OK) {
+        return pin(NULL, 0, out);
+    *out = (kest_pinned){NULL, 0};
+    if ((st = kest_chain_collect(self->tips, self->ntips, &all, &count)) != KEST_OK) {
         kest_raise(state, st);
         return -1;
     }
-    *owned = true;
-    return 0;
+    rc = pin(all, count, out);
+    kest_free(all);
+    return rc;
+}
+
+int kest_passport_pin_tips(kest_state *state, PassportObject *self, kest_pinned *out)
+{
+    *out = (kest_pinned){NULL, 0};
+    return kest_passport_tips(state, self) < 0 ? -1 : pin(self->tips, self->ntips, out);
+}
+
+void kest_pinned_drop(kest_pinned *pinned)
+{
+    while (pinned->count)
+        kest_node_unref(pinned->nodes[--pinned->count]);
+    kest_free(pinned->nodes);
+    pinned->nodes = NULL;
 }
 
 static PyObject *node_list(kest_state *state, PassportObject *self, PyObject *(*make)(const kest_node *))
 {
-    kest_node **nodes;
-    size_t count;
-    bool owned;
-    PyObject *list;
+    kest_pinned all;
+    PyObject *list = NULL;
 
-    if (kest_passport_nodes(state, self, &nodes, &count, &owned) < 0)
-        return NULL;
-    list = PyList_New((Py_ssize_t)count);
-    for (size_t i = 0; list && i < count; i++) {
-        PyObject *item = make(nodes[i]);
+    if (kest_passport_pin(state, self, &all) == 0)
+        list = PyList_New((Py_ssize_t)all.count);
+    for (size_t i = 0; list && i < all.count; i++) {
+        PyObject *item = make(all.nodes[i]);
 
         if (item)
             PyList_SET_ITEM(list, (Py_ssize_t)i, item);
         else
             Py_CLEAR(list);
     }
-    if (owned)
-        kest_free(nodes);
+    kest_pinned_drop(&all);
     return list;
 }
 
@@ -249,23 +271,40 @@ static PyObject *hex_object(const uint8_t hash[KEST_HASH_LEN])
     return PyUnicode_FromStringAndSize((const char *)hex, sizeof hex);
 }
 
-static PyObject *get_tips(PassportObject *self, void *unused)
+static PyObject *tip_tuple(PassportObject *self, PyObject *(*make)(const kest_node *, const PassportObject *))
 {
-    PyObject *tuple;
+    kest_pinned tips;
+    PyObject *tuple = NULL;
 
-    (void)unused;
-    if (kest_passport_tips(kest_state_of((PyObject *)self), self) < 0)
-        return NULL;
-    tuple = PyTuple_New((Py_ssize_t)self->ntips);
-    for (size_t i = 0; tuple && i < self->ntips; i++) {
-        PyObject *hex = hex_object(self->tips[i]->hash);
+    if (kest_passport_pin_tips(kest_state_of((PyObject *)self), self, &tips) == 0)
+        tuple = PyTuple_New((Py_ssize_t)tips.count);
+    for (size_t i = 0; tuple && i < tips.count; i++) {
+        PyObject *item = make(tips.nodes[i], self);
 
-        if (hex)
-            PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, hex);
+        if (item)
+            PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, item);
         else
             Py_CLEAR(tuple);
     }
+    kest_pinned_drop(&tips);
     return tuple;
+}
+
+static PyObject *tip_hash(const kest_node *tip, const PassportObject *self)
+{
+    (void)self;
+    return hex_object(tip->hash);
+}
+
+static PyObject *tip_score(const kest_node *tip, const PassportObject *self)
+{
+    return PyLong_FromLong(tip->trust < self->ceiling ? tip->trust : self->ceiling);
+}
+
+static PyObject *get_tips(PassportObject *self, void *unused)
+{
+    (void)unused;
+    return tip_tuple(self, tip_hash);
 }
 
 PyObject *kest_passport_chain_tip(PassportObject *self, void *unused)
@@ -299,24 +338,10 @@ PyObject *kest_passport_trust(PassportObject *self, void *unused)
 
 static PyObject *get_tip_scores(PassportObject *self, void *unused)
 {
-    PyObject *tuple;
-
     (void)unused;
-    if (kest_passport_tips(kest_state_of((PyObject *)self), self) < 0)
-        return NULL;
-    if (!self->ntips)
+    if (!passport_bool(self))
         return Py_BuildValue("(i)", (int)self->ceiling);
-    tuple = PyTuple_New((Py_ssize_t)self->ntips);
-    for (size_t i = 0; tuple && i < self->ntips; i++) {
-        const uint8_t trust = self->tips[i]->trust;
-        PyObject *score = PyLong_FromLong(trust < self->ceiling ? trust : self->ceiling);
-
-        if (score)
-            PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, score);
-        else
-            Py_CLEAR(tuple);
-    }
-    return tuple;
+    return tip_tuple(self, tip_score);
 }
 
 static PyObject *get_taints(PassportObject *self, void *unused)
@@ -370,26 +395,25 @@ static PyObject *passport_decode(PassportObject *self, PyObject *unused)
 static PyObject *passport_serialize(PassportObject *self, PyObject *unused)
 {
     kest_state *state = kest_state_of((PyObject *)self);
-    kest_node **nodes;
-    size_t count;
-    bool owned;
+    PyObject *json;
+    kest_pinned all;
     kest_buf out;
 
     (void)unused;
     if (self->json)
         return Py_NewRef(self->json);
-    if (kest_passport_nodes(state, self, &nodes, &count, &owned) < 0)
+    if (kest_passport_pin(state, self, &all) < 0)
         return NULL;
     kest_buf_init(&out);
-    kest_pack_json(&out, nodes, count);
-    if (out.status == KEST_OK)
-        self->json = PyUnicode_DecodeUTF8((const char *)out.data, (Py_ssize_t)out.len, NULL);
-    else
-        kest_raise(state, out.status);
+    kest_pack_json(&out, all.nodes, all.count);
+    json = out.status == KEST_OK ? PyUnicode_DecodeUTF8((const char *)out.data, (Py_ssize_t)out.len, NULL)
+                                 : kest_raise(state, out.status);
+    /* A finalizer may have added an entry meanwhile: then this is the text of what was, and not to be kept. */
+    if (json && !self->json && (!self->builder || self->builder->count == all.count))
+        self->json = Py_NewRef(json);
     kest_buf_free(&out);
-    if (owned)
-        kest_free(nodes);
-    return Py_XNewRef(self->json);
+    kest_pinned_drop(&all);
+    return json;
 }
 
 static PyObject *passport_reduce(PassportObject *self, PyObject *unused)

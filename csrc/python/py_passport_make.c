@@ -131,6 +131,7 @@ PyObject *kest_passport_restrict(PassportObject *self, PyObject *args)
     kest_state *state = kest_state_of((PyObject *)self);
     kest_str room[16], *items = room;
     kest_taints *parents[1], *carried;
+    kest_pinned tips;
     PyObject *list, *result = NULL;
     size_t count;
     int ceiling;
@@ -150,8 +151,9 @@ PyObject *kest_passport_restrict(PassportObject *self, PyObject *args)
         kest_free(items);
     if (st != KEST_OK)
         return kest_raise(state, st);
-    if (kest_passport_tips(state, self) == 0)
-        result = kest_passport_new(state, self->tips, self->ntips);
+    if (kest_passport_pin_tips(state, self, &tips) == 0)
+        result = kest_passport_new(state, tips.nodes, tips.count);
+    kest_pinned_drop(&tips);
     if (result) {
         PassportObject *p = (PassportObject *)result;
 

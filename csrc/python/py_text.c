@@ -119,7 +119,7 @@ PyMethodDef kest_text_methods[] = {
     {"canonicalize", kest_py_canonicalize, METH_O,
      "canonicalize(value, /)\n--\n\nRFC 8785 canonical JSON as bytes. Exact str, int (within 2^53 - 1), finite float, bool, None, "
      "list, tuple and dict with str keys; anything else is a CanonicalizationError that names the path."},
-    {"digest", kest_py_digest, METH_O, "digest(value, /)\n--\n\nSHA-256 of canonicalize(value), 32 bytes."},
+    {"digest", kest_py_digest, METH_O, "digest(value, /)\n--\n\n32 bytes that tell any two JSON values apart, 1 and 1.0 or a list and a tuple too. For cache keys."},
     {"parse", kest_py_parse, METH_O,
      "parse(data, /)\n--\n\nStrict JSON (RFC 8259; no duplicate keys, at most 64 levels, integers within 2^53 - 1) from str or bytes."},
     {"hash_arguments", (PyCFunction)(void (*)(void))kest_py_hash_arguments, METH_FASTCALL,

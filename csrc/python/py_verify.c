@@ -98,41 +98,32 @@ PyType_Spec kest_seen_spec = {"kest._kestcore.SeenEntries", sizeof(SeenObject), 
 
 /* --- verify_passport --- */
 
-/* References to every node, so that the passport may change while we are without the lock; and among them those
- * that have to be verified, with their places in the passport. */
+/* Those nodes that have to be verified, and their places in the passport. */
 typedef struct task {
-    kest_node **nodes, **fresh;
+    kest_node **fresh; /* borrowed from what is pinned */
     size_t *places;
-    size_t count, nfresh;
+    size_t count;
 } task;
 
 static void task_free(task *t)
 {
-    while (t->nodes && t->count)
-        kest_node_unref(t->nodes[--t->count]);
-    kest_free(t->nodes);
     kest_free(t->fresh);
     kest_free(t->places);
 }
 
-static int task_fill(task *t, kest_node *const *nodes, size_t count, const kest_seen *seen)
+static int task_fill(task *t, const kest_pinned *all, const kest_seen *seen)
 {
-    memset(t, 0, sizeof *t);
-    t->nodes = kest_calloc(count ? count : 1, sizeof(kest_node *));
-    t->fresh = kest_calloc(count ? count : 1, sizeof(kest_node *));
-    t->places = kest_calloc(count ? count : 1, sizeof(size_t));
-    if (!t->nodes || !t->fresh || !t->places) {
-        task_free(t);
+    *t = (task){kest_calloc(all->count + 1, sizeof(kest_node *)), kest_calloc(all->count + 1, sizeof(size_t)), 0};
+    if (!t->fresh || !t->places) {
         PyErr_NoMemory();
         return -1;
     }
-    for (; t->count < count; t->count++) {
-        t->nodes[t->count] = kest_node_ref(nodes[t->count]);
+    for (size_t i = 0; i < all->count; i++) {
         /* A broken node can have the hash of a sound one elsewhere: what is wrong with it is its place here. */
-        if (seen && !nodes[t->count]->broken && kest_seen_has(seen, nodes[t->count]->hash))
+        if (seen && !all->nodes[i]->broken && kest_seen_has(seen, all->nodes[i]->hash))
             continue;
-        t->places[t->nfresh] = t->count;
-        t->fresh[t->nfresh++] = nodes[t->count];
+        t->places[t->count] = i;
+        t->fresh[t->count++] = all->nodes[i];
     }
     return 0;
 }
@@ -163,13 +154,10 @@ static PyObject *verify_passport(PyObject *module, PyObject *args)
     kest_state *state = state_of_module(module);
     PyObject *object, *ring, *given = Py_None, *result = NULL;
     SeenObject *seen = NULL;
-    kest_node **nodes;
     long asked = 0;
-    size_t count;
-    bool owned;
     kest_verdict verdict;
-    task t;
-    int rc;
+    kest_pinned all;
+    task t = {NULL, NULL, 0};
 
     if (!PyArg_ParseTuple(args, "O!O!|lO:verify_passport", state->passport_type, &object, state->keyring_type, &ring, &asked,
                           &given))
@@ -181,22 +169,19 @@ static PyObject *verify_passport(PyObject *module, PyObject *args)
         }
         seen = (SeenObject *)given;
     }
-    if (kest_passport_nodes(state, (PassportObject *)object, &nodes, &count, &owned) < 0)
-        return NULL;
-    rc = task_fill(&t, nodes, count, seen ? seen->seen : NULL);
-    if (owned)
-        kest_free(nodes);
-    if (rc < 0)
-        return NULL;
-    run(state, t.fresh, t.nfresh, ((KeyringObject *)ring)->ring, threads_for(t.nfresh, asked), &verdict);
+    if (kest_passport_pin(state, (PassportObject *)object, &all) < 0 || task_fill(&t, &all, seen ? seen->seen : NULL) < 0)
+        goto done;
+    run(state, t.fresh, t.count, ((KeyringObject *)ring)->ring, threads_for(t.count, asked), &verdict);
     if (verdict.status != KEST_OK) {
         kest_raise_verification(state, verdict.status, t.places[verdict.index]);
     } else {
-        for (size_t i = 0; seen && i < t.nfresh; i++)
+        for (size_t i = 0; seen && i < t.count; i++)
             kest_seen_add(seen->seen, t.fresh[i]->hash);
-        result = principals_of(t.nodes, t.count);
+        result = principals_of(all.nodes, all.count);
     }
+done:
     task_free(&t);
+    kest_pinned_drop(&all);
     return result;
 }
 

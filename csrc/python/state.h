@@ -89,10 +89,18 @@ typedef struct PassportObject {
 extern PyType_Spec kest_signer_spec, kest_pubkey_spec, kest_keyring_spec, kest_seen_spec, kest_entry_spec, kest_passport_spec;
 
 /* py_passport.c, for the files that work on passports */
-/* Works the tips out if need be; -1 with an exception set. A passport with a broken entry has none to give: error. */
+/* Works the tips out if need be; -1 with an exception set. A passport with a broken entry has none to give: error.
+ * What self->tips then points to is good until the next Python object is made. */
 int kest_passport_tips(kest_state *state, PassportObject *self);
-/* All entries in order; *owned tells whether to kest_free the array. */
-int kest_passport_nodes(kest_state *state, PassportObject *self, kest_node ***nodes, size_t *count, bool *owned);
+/* Nodes with a reference each, in an array of its own: making Python objects can run finalizers, which can add to a
+ * passport that is being read. Drop what you get. */
+typedef struct kest_pinned {
+    kest_node **nodes;
+    size_t count;
+} kest_pinned;
+int kest_passport_pin(kest_state *state, PassportObject *self, kest_pinned *out);      /* all entries, in order */
+int kest_passport_pin_tips(kest_state *state, PassportObject *self, kest_pinned *out); /* the tips, by hash */
+void kest_pinned_drop(kest_pinned *pinned);
 PyObject *kest_passport_new(kest_state *state, kest_node *const *tips, size_t ntips);
 /* Takes over the builder. */
 PyObject *kest_passport_from_builder(kest_state *state, kest_builder *builder);

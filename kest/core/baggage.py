@@ -98,7 +98,9 @@ class BaggageManager:
             raise BaggageError(f"baggage of two generations: {' and '.join(carriers)}")
         if tip is not None and not _TIP.match(tip):
             raise BaggageError("kest.chain_tip is not lower-case hexadecimal SHA-256")
-        passport = _read(carriers[0], values[carriers[0]], tip, cache, max_bytes, max_entries)
+        passport, tip = _read(carriers[0], values[carriers[0]], tip, cache, max_bytes, max_entries)
+        if not passport:
+            raise BaggageError(f"{carriers[0]} holds no entry; a sender without lineage sends none")
         if tip is not None:
             _check_tip(passport, tip)
         return passport
@@ -134,7 +136,8 @@ def _store(cache: Any, claim: str, record: str, ttl: float) -> None:
         raise ClaimCheckError(f"the passport could not be stored for a claim check: {type(error).__name__}") from error
 
 
-def _redeem(cache: Any, claim: str, tip: str | None, max_bytes: int) -> str:
+def _redeem(cache: Any, claim: str, tip: str | None, max_bytes: int) -> tuple[str, str]:
+    """The text behind a claim check, and the tip that it was stored with."""
     if not _UUID.match(claim):
         raise ClaimCheckError("kest.claim_check is not a UUID")
     if cache is None:
@@ -154,21 +157,26 @@ def _redeem(cache: Any, claim: str, tip: str | None, max_bytes: int) -> str:
     if not isinstance(record, str) or len(record) > max_bytes:
         raise ClaimCheckError("the record behind the claim check is not a passport, or too large")
     bound, _, text = record.partition("\n")
-    if tip is not None and bound != tip:
+    if (tip is not None and bound != tip) or not _TIP.match(bound):
         raise ClaimCheckError("the record behind the claim check belongs to another passport")
-    return text
+    return text, bound
 
 
-def _read(key: str, value: str, tip: str | None, cache: Any, max_bytes: int, max_entries: int) -> Passport:
+def _read(
+    key: str, value: str, tip: str | None, cache: Any, max_bytes: int, max_entries: int
+) -> tuple[Passport, str | None]:
+    """The passport, and the tip that it has to have."""
     if key == PASSPORT_Z:
-        return unpack_z(value, max_bytes, max_entries)
+        return unpack_z(value, max_bytes, max_entries), tip
     if key == PASSPORT_D:
-        return unpack_dense(value, max_bytes, max_entries)
-    text = _redeem(cache, value, tip, max_bytes) if key == CLAIM_CHECK else value
+        return unpack_dense(value, max_bytes, max_entries), tip
+    text = value
+    if key == CLAIM_CHECK:
+        text, tip = _redeem(cache, value, tip, max_bytes)
     if len(text) > max_bytes:
         raise BaggageError(f"{key} is larger than {max_bytes} bytes")
     try:
-        return Passport.deserialize(text, max_entries)
+        return Passport.deserialize(text, max_entries), tip
     except KestError as error:
         raise BaggageError(f"{key} cannot be read: {error}") from error
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import OrderedDict
 from typing import Protocol, runtime_checkable
 
 from kest.errors import ConfigurationError
+from kest.locks import Lock
 
 __all__ = ["CLAIM_TTL", "CacheProvider", "SimpleCache"]
 
@@ -39,7 +39,7 @@ class SimpleCache:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._items: OrderedDict[str, tuple[float, str]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def get(self, key: str) -> str | None:
         """See `CacheProvider.get`."""

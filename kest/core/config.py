@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import sys
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from kest.core.decisions import decisions, ttl_from_environment
 from kest.core.tiers import CONFIGURED_TIERS, PolicyDeviation, policy_names
 from kest.errors import ConfigurationError
+from kest.locks import Lock
 
 if TYPE_CHECKING:
     from kest.core.audit import AuditSink
@@ -63,7 +63,7 @@ class Settings:
         return getattr(self, f"{name}_policies")  # type: ignore[no-any-return]
 
 
-_lock = threading.RLock()
+_lock = Lock()
 _active: Settings | None = None
 _operator = Settings()  # what the file says, as long as it is in force
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import time
 from typing import Any
 
 from kest.core.engine.base import Decision
 from kest.errors import ConfigurationError
+from kest.locks import Lock
 
 __all__ = ["DecisionCache", "decisions", "invalidate_policy_cache", "ttl_from_environment"]
 
@@ -43,7 +43,7 @@ class DecisionCache:
     def __init__(self, ttl: float, bound: int = MAX_DECISIONS) -> None:
         self.ttl = ttl
         self._bound = bound
-        self._lock = threading.Lock()
+        self._lock = Lock()
         # The engine is part of the value: as long as the entry lives, no other object can have its id.
         self._entries: dict[Key, tuple[float, Any, Decision]] = {}
         self.generation = 0

@@ -149,6 +149,7 @@ class Call:
         "span",
         "started_ns",
         "taints",
+        "tiers",
         "timestamp_ms",
         "trust",
     )
@@ -164,6 +165,7 @@ class Call:
         """Steps 1 to 9: nothing has run and nothing has changed if this raises."""
         plan = self.plan
         self.settings = settings = config.settings()
+        self.tiers = plan.tiers(settings)
         engine = plan.engine if plan.engine is not None else settings.engine
         if engine is None:
             engine = config.get_active_engine()  # raises, and says what to do
@@ -196,7 +198,7 @@ class Call:
 
         yield from self._decide(engine, arguments, resource_id, attributes)
 
-        policy_context = plan.tiers(settings).policy_context
+        policy_context = self.tiers.policy_context
         fields = (
             plan.operation,
             plan.classification,
@@ -273,12 +275,12 @@ class Call:
         plan = self.plan
         mapped = plan.mapped(arguments) if plan.context_map else {}
         question = None  # the canonical digest of everything a policy can see, worked out once
-        for tier in plan.tiers(self.settings).tiers:
+        for tier in self.tiers.tiers:
             key = None
             generation = decisions.generation
-            if decisions.ttl > 0:
-                if question is None:
-                    question = self._digest(mapped, resource_id, attributes)
+            if question is None and (decisions.ttl > 0 or mapped or attributes):
+                question = self._digest(mapped, resource_id, attributes)  # also refuses what policy cannot be given
+            if decisions.ttl > 0 and question is not None:
                 key = (id(engine), tier.name, tier.policies, tier.deviations, question)
                 known = decisions.get(key)
                 if known is not None:
@@ -416,7 +418,7 @@ class Call:
             "kest.trust_score": self.trust,
             "kest.taints": list(self.taints),
             "kest.allowed": allowed,
-            "kest.policy_ids": list(self.plan.tiers(self.settings).policy_ids),
+            "kest.policy_ids": list(self.tiers.policy_ids),
             "kest.parent_hash": self.passport.chain_tip or "0",
         }
         if span.recording and self.sealed is not None:

@@ -22,7 +22,9 @@ def sign_entry(entry: KestEntry, identity: Any) -> str:
         IdentityError: the identity failed.
     """
     signer = getattr(identity, "signer", None)
-    if type(signer) is Signer:  # nothing but the key decides what sign() returns: no need to check what we made ourselves
+    if (
+        type(signer) is Signer
+    ):  # nothing but the key decides what sign() returns: no need to check what we made ourselves
         return signer.sign_jws(entry.payload(signer.principal))
     principal = principal_of(identity)
     return sign_payload(identity, entry.payload(principal), principal)

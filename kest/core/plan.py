@@ -52,7 +52,6 @@ class CallPlan:
 
     __slots__ = (
         "_tiers",
-        "_tiers_for",
         "added_taints",
         "agent",
         "binder",
@@ -134,16 +133,16 @@ class CallPlan:
         self.resource_attr = None if fixed is None else Resolver(fixed, "resource_attr", names)
         self.context_map = _context_map(context_map, names)
         self.secret = _secrets(secret, names)
-        self._tiers_for: Settings | None = None
-        self._tiers: TierPlan | None = None
+        self._tiers: tuple[Settings, TierPlan] | None = None
 
     def tiers(self, settings: Settings) -> TierPlan:
         """The policy questions under these settings; worked out again only when `configure` changed something."""
-        tiers = self._tiers
-        if tiers is None or self._tiers_for is not settings:
-            configured = {name: settings.tier(name) for name in CONFIGURED_TIERS}
-            tiers = plan_tiers(self.operation, configured, self.policies, settings.deviations)
-            self._tiers, self._tiers_for = tiers, settings
+        known = self._tiers  # one reference, so that no thread sees the plan of other settings
+        if known is not None and known[0] is settings:
+            return known[1]
+        configured = {name: settings.tier(name) for name in CONFIGURED_TIERS}
+        tiers = plan_tiers(self.operation, configured, self.policies, settings.deviations)
+        self._tiers = (settings, tiers)
         return tiers
 
     def evaluated_trust(self, self_score: int, parents: tuple[int, ...]) -> int:

@@ -16,7 +16,7 @@ SCOPE = "kest.core"
 
 _PROVIDER_NAMED = bool(os.environ.get("OTEL_PYTHON_TRACER_PROVIDER"))  # the API loads that one by itself
 MAX_PASSPORT_ATTRIBUTE = 8192
-"""Longest passport, in characters, that becomes a span attribute; longer ones are left out and counted instead."""
+"""Longest passport, in characters, that becomes a span attribute; longer ones are left out (kest.chain_tip names them)."""
 
 
 def start_span(operation: str) -> CallSpan | None:

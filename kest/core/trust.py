@@ -6,10 +6,11 @@ Scores are integers from 0 to 100. A root takes the score of its origin; any oth
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol, runtime_checkable
+
+from kest.locks import Lock
 
 __all__ = [
     "ORIGIN_TRUST_MAP",
@@ -31,7 +32,7 @@ _origins: dict[str, int] = {
     "llm": 0,
     "adversarial": 0,
 }
-_lock = threading.Lock()
+_lock = Lock()
 
 ORIGIN_TRUST_MAP: Mapping[str, int] = MappingProxyType(_origins)
 """Origins and their scores; read-only. `register_origin_trust` adds to it."""

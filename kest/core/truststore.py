@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from kest._kestcore import KeyRing, PublicKey
 from kest.core.trust import check_score
 from kest.errors import ConfigurationError, JSONSyntaxError, KestError, KeyFormatError
+from kest.locks import Lock
 
 __all__ = ["TrustStore", "public_key_of"]
 
@@ -58,7 +58,7 @@ class TrustStore:
     """
 
     def __init__(self, keys: Mapping[str, Any] | None = None) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._grants: list[Grant] = []
         self._ring: KeyRing | None = None
         for principal, key in (keys or {}).items():

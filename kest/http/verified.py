@@ -8,7 +8,6 @@ needs only its new entries verified. A new ring forgets everything.
 from __future__ import annotations
 
 import json
-import re
 import threading
 import zlib
 from collections import OrderedDict
@@ -16,8 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kest import _kestcore
-from kest._kestcore import KeyRing, Passport
+from kest._kestcore import KeyRing, Passport, SeenEntries, b64url_decode, verify_passport
 from kest.core.baggage import CHAIN_TIP, CLAIM_CHECK, MAX_INFLATED, PASSPORT, PASSPORT_Z, BaggageManager
 from kest.errors import KestError
 from kest.http.outgoing import MAX_CLAIM
@@ -33,13 +31,6 @@ MAX_TEXT = 64 * 1024
 """Characters of an inflated passport that are looked up here; the C core inflates longer ones, under its own cap."""
 TAIL = 64
 """Characters at the end of a signature that find a candidate. A candidate counts only if its whole text is the same."""
-
-_PLAIN = re.compile(r'\["[A-Za-z0-9_.,"-]+"\]\Z')
-
-
-# A set, in C, of the hashes of entries that verify under one ring; without it every entry is verified each time.
-_SeenEntries: Any = getattr(_kestcore, "SeenEntries", None)
-_verify_passport: Any = _kestcore.verify_passport
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +56,7 @@ class VerifiedPassports:
         self._ring: KeyRing | None = None
         self._known: OrderedDict[str, tuple[str, Passport]] = OrderedDict()
         self._bytes = 0
-        self._seen: Any = None
+        self._seen: SeenEntries | None = None
 
     def __len__(self) -> int:
         return len(self._known)
@@ -86,13 +77,10 @@ class VerifiedPassports:
         """Verify at the cost of what is new; VerificationError as from the core."""
         if unpacked.ring is ring:
             return
-        if _SeenEntries is None:
-            _verify_passport(unpacked.passport, ring)
-        else:
-            with self._lock:
-                self._for(ring)
-                seen = self._seen
-            _verify_passport(unpacked.passport, ring, 0, seen)
+        with self._lock:
+            self._for(ring)
+            seen = self._seen
+        verify_passport(unpacked.passport, ring, 0, seen)
         if unpacked.text is not None:
             self._remember(unpacked.text, unpacked.passport, ring)
 
@@ -103,7 +91,7 @@ class VerifiedPassports:
         if self._ring is not ring:
             self._known.clear()
             self._bytes, self._ring = 0, ring
-            self._seen = None if _SeenEntries is None else _SeenEntries(ring, MAX_ENTRIES)
+            self._seen = SeenEntries(ring, MAX_ENTRIES)
 
     def _prefix(self, text: str) -> tuple[Passport, int, KeyRing] | None:
         """The longest known passport that this text begins with, the length of what they share, and its ring."""
@@ -149,7 +137,7 @@ def _inline_text(values: Mapping[str, str]) -> str | None:
     text: str | None = values[carriers[0]]
     if carriers[0] == PASSPORT_Z:
         text = _inflated(values[PASSPORT_Z])
-    if text is None or len(text) > MAX_INFLATED or not _PLAIN.match(text):
+    if text is None or len(text) > MAX_INFLATED or not text.startswith('["') or not text.endswith('"]'):
         return None
     return text
 
@@ -157,7 +145,7 @@ def _inline_text(values: Mapping[str, str]) -> str | None:
 def _inflated(packed: str) -> str | None:
     stream = zlib.decompressobj()
     try:
-        data = stream.decompress(_kestcore.b64url_decode(packed), MAX_TEXT)
+        data = stream.decompress(b64url_decode(packed), MAX_TEXT)
         if not stream.eof or stream.unused_data or stream.unconsumed_tail:
             return None
         return data.decode("ascii")

@@ -232,11 +232,7 @@ FORMS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("kind", sorted(FORMS))
 def test_a3_malformed_entries(site: Site, kind: str) -> None:
     entry = signed(**FORMS[kind])
-    if len(entry) > 3500:
-        header = _z([entry])
-    else:
-        header = inline([entry])
-    site.refused(header)
+    site.refused(_z([entry]) if len(entry) > 3500 else inline([entry]))
 
 
 def _z(entries: list[str]) -> str:

@@ -62,7 +62,8 @@ def test_reading(lines: list[bytes], kest: dict[str, str], foreign: list[bytes])
 @pytest.mark.parametrize(
     "line",
     [
-        b"kest.a", b"kest.a;p", b"kest.=1", b"kest.a b=1", b"kest.a=\xff", b"kest.a=%ff", b"kest.a=%", b"kest.a=%4", b"kest.a=%4g",
+        b"kest.a", b"kest.a;p", b"kest.=1", b"kest.a b=1", b"kest.a=\xff", b"kest.a=%ff", b"kest.a=%", b"kest.a=%4",
+        b"kest.a=%4g",
         b'kest.a="1"', b"kest.a=1 2", b"kest.a=\\", b"kest.a=1\x00", b"kest.\xffa=1", b"kest.a=1,kest.a=2", b"%6Best.a=1",
         b"kest%2ea=1", b"kest.(=1",
     ],

@@ -295,7 +295,8 @@ def test_d2_keys_that_must_not_be_used(issuer: Issuer) -> None:
     weak = rsa.generate_private_key(65537, 1024)
     issuer.keys = [
         public(weak, "weak"), {"kty": "oct", "k": "c2VjcmV0" * 8, "kid": "mac", "alg": "HS256"},
-        public(EDDSA, "enc", use="enc"), public(RSA, "ps", alg="PS256"), {"kty": "RSA"}, "nonsense", None, public(ECDSA, "ec"),
+        public(EDDSA, "enc", use="enc"), public(RSA, "ps", alg="PS256"), {"kty": "RSA"}, "nonsense", None,
+        public(ECDSA, "ec"),
     ]  # fmt: skip
     with serving(application([], jwks_uri=issuer.url)) as url:
 

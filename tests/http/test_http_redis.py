@@ -210,9 +210,9 @@ async def test_over_http(cache: RedisCache) -> None:
 def test_over_http_sync(cache: RedisCache) -> None:
     configure(cache=cache)
     passport = grown(40)
-    with serving(service(trust_store=keys())) as url, lineage(passport):
-        with httpx.Client(transport=KestHttpxInterceptor()) as client:
-            assert client.post(f"{url}/work").json()["entries"][:-1] == passport.entries
+    site, client = serving(service(trust_store=keys())), httpx.Client(transport=KestHttpxInterceptor())
+    with site as url, lineage(passport), client:
+        assert client.post(f"{url}/work").json()["entries"][:-1] == passport.entries
 
 
 def test_redis_down_at_either_end(redis_server: SimpleNamespace) -> None:

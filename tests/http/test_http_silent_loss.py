@@ -178,9 +178,9 @@ async def test_b2_any_number_of_hops_with_a_cache(n: int) -> None:
 @pytest.mark.parametrize("n", [50, 1000])
 def test_b2_claim_checks_of_a_sync_client(n: int) -> None:
     configure(cache=SimpleCache(), max_entries=2000)
-    with serving(service(trust_store=keys())) as base, flow(n) as entries:
-        with httpx.Client(transport=KestHttpxInterceptor(), timeout=30) as client:
-            assert client.post(f"{base}/work").json()["entries"][:-1] == entries
+    site, client = serving(service(trust_store=keys())), httpx.Client(transport=KestHttpxInterceptor(), timeout=30)
+    with site as base, flow(n) as entries, client:
+        assert client.post(f"{base}/work").json()["entries"][:-1] == entries
 
 
 @pytest.mark.parametrize("n", [1, 2, 4, 16, 17, 50, 1000])

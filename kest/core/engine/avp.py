@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
@@ -13,6 +12,7 @@ from kest.core.engine.base import DecidingEngine, Decision, refuse_names
 from kest.core.engine.http_client import call_with_deadline, check_timeout
 from kest.core.engine.policy_input import cedar_context, resource_id, workload_id
 from kest.errors import ConfigurationError, MissingExtraError, PolicyEngineError
+from kest.locks import Lock
 
 __all__ = ["AVPPolicyEngine"]
 
@@ -53,7 +53,7 @@ class AVPPolicyEngine(DecidingEngine):
         self._given = client
         self._made: Any = None
         self._made_by = 0
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def decide(self, entry_id: str, policy_names: Sequence[str], context: Mapping[str, Any]) -> Decision:
         """Ask once, or once per 30 policy names; ``ids`` are the policies that determined the answers.

@@ -22,13 +22,13 @@ import functools
 import inspect
 import os
 import sys
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from kest.errors import PolicyEngineError
+from kest.locks import Lock
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -291,16 +291,7 @@ def refuse_names(policy_names: Sequence[str]) -> Decision | None:
 
 _pool: ThreadPoolExecutor | None = None
 _pool_pid = 0
-_pool_lock = threading.Lock()
-
-
-def _reset_pool_lock() -> None:
-    global _pool_lock
-    _pool_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):  # a thread that held the lock does not exist in the child
-    os.register_at_fork(after_in_child=_reset_pool_lock)
+_pool_lock = Lock()
 
 
 def _engine_pool() -> ThreadPoolExecutor:

@@ -131,7 +131,9 @@ def _cedar_value(value: Any) -> Any:
         return {name: _cedar_value(item) for name, item in value.items() if item is not None}
     if isinstance(value, (list, tuple, AbstractSet)):
         if None in value:
-            raise PolicyEngineError("the policy input has None in a list, which Cedar cannot say; leave it out or name it")
+            raise PolicyEngineError(
+                "the policy input has None in a list, which Cedar cannot say; leave it out or name it"
+            )
         return [_cedar_value(item) for item in value]
     raise TypeError(f"{type(value).__name__} has no Cedar form")
 

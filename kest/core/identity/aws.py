@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 from typing import Any
 
 from kest import _kestcore
@@ -12,6 +11,7 @@ from kest.core.identity.base import BaseIdentity, checked_principal
 from kest.core.identity.jws import ecdsa_der_to_raw
 from kest.core.identity.spki import jwk_from_spki
 from kest.errors import ConfigurationError, IdentityError, KestError, MissingExtraError
+from kest.locks import Lock
 
 __all__ = ["KEY_VARIABLE", "AWSWorkloadIdentity", "normalise_arn"]
 
@@ -62,7 +62,7 @@ class AWSWorkloadIdentity(BaseIdentity):
         self._region = region
         self._session = session
         self._timeout = timeout
-        self._lock = threading.RLock()
+        self._lock = Lock()
         self._pid = os.getpid()
         self._clients: dict[str, Any] = {}
         self._arn: str | None = None

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from typing import TYPE_CHECKING, NamedTuple
 
 from kest.errors import ConfigurationError
+from kest.locks import Lock
 
 if TYPE_CHECKING:
     from kest.core.identity.base import BaseIdentity
@@ -25,7 +25,7 @@ _SPIRE = "SPIFFE_ENDPOINT_SOCKET"
 _KMS_KEY = "KEST_KMS_KEY_ID"
 _WEB_IDENTITY = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN")
 
-_lock = threading.Lock()
+_lock = Lock()
 _local: LocalEd25519Provider | None = None
 
 

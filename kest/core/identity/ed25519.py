@@ -43,7 +43,8 @@ class Ed25519Identity(BaseIdentity):
         return self._signer if direct else None
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._signer.principal!r})"
+        signer = getattr(self, "_signer", None)  # None while a constructor that failed is being reported
+        return f"{type(self).__name__}({signer.principal!r})" if signer is not None else f"<{type(self).__name__}>"
 
 
 _SIGN = Ed25519Identity.sign

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -13,6 +12,7 @@ from kest import _kestcore
 from kest.core.identity.base import BaseIdentity, checked_principal
 from kest.core.identity.static import StaticIdentity
 from kest.errors import ConfigurationError, IdentityError, KestError, MissingExtraError
+from kest.locks import Lock
 
 __all__ = ["OIDCIdentity"]
 
@@ -72,7 +72,7 @@ class OIDCIdentity(BaseIdentity):
         self._key = StaticIdentity("oidc", key=key, key_file=key_file)
         self._jwks_url = jwks_url
         self._jwks: Any = None
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._stamp: tuple[int, int, int] | None = None
         self._claims: dict[str, Any] = {}
         self._principal: str | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from kest import _kestcore
 from kest.core.identity.base import BaseIdentity, checked_principal
 from kest.core.identity.jws import compact, ecdsa_der_to_raw, signing_input
 from kest.errors import ConfigurationError, IdentityError, MissingExtraError
+from kest.locks import Lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,7 +61,7 @@ class SPIREProvider(BaseIdentity):
         self._endpoint = None if socket_path is None else os.fspath(socket_path)
         self._spiffe_id = spiffe_id
         self._timeout = timeout
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._pid = os.getpid()
         self._source: X509Source | None = None
         self._svid: _Svid | None = None
