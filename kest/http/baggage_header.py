@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
 from kest.errors import BaggageError, PassportTooLargeError
 
@@ -41,6 +41,8 @@ _OWS = b" \t"
 _KEY = re.compile(rb"kest\.[!#$&'*+\-.^_`|~0-9A-Za-z]+")
 # baggage-octet of section 3.3.1: visible ASCII without the double quote, comma, semicolon and backslash.
 _OCTETS = bytes(octet for octet in range(0x21, 0x7F) if octet not in b'",;\\')
+_RESERVED = re.compile(rb"[^A-Za-z0-9_.~-]")
+_ESCAPES = [b"%%%02X" % octet for octet in range(256)]
 _BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
@@ -114,7 +116,8 @@ def _take(member: bytes, into: dict[str, str]) -> None:
         raise BaggageError(f"{name}: the value is not percent-encoded as W3C Baggage asks (section 3.3.1)")
     # A literal plus is always sent as %2B, by Kest and by OpenTelemetry; a bare one is OpenTelemetry's space.
     try:
-        text = unquote_to_bytes(value.replace(b"+", b" ")).decode("utf-8")
+        encoded = b"%" in value or b"+" in value
+        text = (unquote_to_bytes(value.replace(b"+", b" ")) if encoded else value).decode("utf-8")
     except UnicodeDecodeError:
         raise BaggageError(f"{name}: the value is not UTF-8") from None
     if into.setdefault(name, text) != text:
@@ -123,7 +126,11 @@ def _take(member: bytes, into: dict[str, str]) -> None:
 
 def format_member(key: str, value: str) -> bytes:
     """``key=value`` with everything percent-encoded that is not unreserved (RFC 3986, section 2.3)."""
-    return f"{key}={quote(value, safe='')}".encode("ascii")
+    return key.encode("ascii") + b"=" + _RESERVED.sub(_escape, value.encode("utf-8"))
+
+
+def _escape(match: re.Match[bytes]) -> bytes:
+    return _ESCAPES[match[0][0]]
 
 
 def room_for(members: Iterable[bytes], more: int) -> int:

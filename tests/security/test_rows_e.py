@@ -26,7 +26,8 @@ def bomb(size, unit):
     return b64(head + block * (size >> 20) + pack.flush())
 
 def peak():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Not ru_maxrss: after a fork that starts from the parent's.
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 
 def refused(baggage, runs=5):
     for warm in ({"kest.passport": "["}, {"kest.passport_z": b64(zlib.compress(b"[]") + b"x")}):

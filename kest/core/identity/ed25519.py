@@ -21,7 +21,10 @@ class Ed25519Identity(BaseIdentity):
     _direct: ClassVar[bool] = True
 
     def __init__(self, principal: str, seed: bytes | None) -> None:
-        self._signer = _kestcore.Signer(checked_principal(principal, type(self).__name__), seed)
+        try:
+            self._signer = _kestcore.Signer(checked_principal(principal, type(self).__name__), seed)
+        finally:
+            seed = None  # see keys.parse_private_key
 
     def get_identity(self) -> str:
         return self._signer.principal

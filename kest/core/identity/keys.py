@@ -61,6 +61,16 @@ def public_jwk(public_key: bytes, principal: str) -> dict[str, Any]:
 
 def parse_private_key(key: bytes | bytearray | str | Mapping[str, Any]) -> bytes:
     """The 32-byte seed in any of the accepted forms. Raises KeyFormatError, which never quotes the key."""
+    try:
+        return _parse(key)
+    except KeyFormatError as error:
+        message = str(error)
+    finally:
+        key = b""  # tools that report exceptions with local variables must not find it here, nor in a frame below
+    raise KeyFormatError(message)
+
+
+def _parse(key: bytes | bytearray | str | Mapping[str, Any]) -> bytes:
     if isinstance(key, Mapping):
         return _seed_from_jwk(key)
     if isinstance(key, str):

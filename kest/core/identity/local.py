@@ -26,4 +26,7 @@ class LocalEd25519Provider(Ed25519Identity):
     _direct: ClassVar[bool] = True
 
     def __init__(self, principal: str = DEFAULT_PRINCIPAL, seed: bytes | None = None) -> None:
-        super().__init__(principal, seed)
+        try:
+            super().__init__(principal, seed)
+        finally:
+            seed = None  # see keys.parse_private_key

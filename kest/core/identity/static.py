@@ -50,11 +50,14 @@ class StaticIdentity(Ed25519Identity):
         if key is not None and key_file is not None:
             raise ConfigurationError("StaticIdentity: give either key or key_file, not both")
         seed: bytes | None = None
-        if key is not None:
-            seed = parse_private_key(key)
-        elif key_file is not None:
-            seed = _read_or_create(key_file)
-        super().__init__(principal, seed)
+        try:
+            if key is not None:
+                seed = parse_private_key(key)
+            elif key_file is not None:
+                seed = _read_or_create(key_file)
+            super().__init__(principal, seed)
+        finally:
+            key = seed = None  # see parse_private_key
 
 
 def _read_or_create(path: str | os.PathLike[str]) -> bytes:
