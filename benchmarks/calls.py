@@ -94,14 +94,18 @@ def measure(budget: Budget) -> list[Row]:
         raise AssertionError("a flow of 499 calls has as many entries")
     depths = rounds_of(
         {
-            "raw": lambda: raw.sign_ns(SEED, first, 100), "raw later": lambda: raw.sign_ns(SEED, later, 100),
-            "1": _sync(root, 100), "2": _sync(one, 100), "500": _sync(deep, 100),
+            "raw": lambda: raw.sign_ns(SEED, first, 100),
+            "raw later": lambda: raw.sign_ns(SEED, later, 100),
+            "1": _sync(root, 100),
+            "2": _sync(one, 100),
+            "500": _sync(deep, 100),
         },
         budget.rounds(150, 30),
     )
     kinds = rounds_of(
         {
-            "sync": _sync(root, 400), "sequential": _on_loop(lookup_async, root, 1, 400),
+            "sync": _sync(root, 400),
+            "sequential": _on_loop(lookup_async, root, 1, 400),
             "tasks": _on_loop(lookup_async, root, TASKS, 4),
             "sequential, yielding": _on_loop(lookup_yielding, root, 1, 400),
             "tasks, yielding": _on_loop(lookup_yielding, root, TASKS, 4),
@@ -109,13 +113,23 @@ def measure(budget: Budget) -> list[Row]:
         budget.rounds(60, 12),
     )
     return [
-        row("decorated call / crypto_sign_detached, depth 1", ratios(depths, "1", "raw"), at_most=2.2,
-            note=f"{len(first)} bytes signed"),
-        row("decorated call / crypto_sign_detached, depth 2", ratios(depths, "2", "raw later"),
-            note=f"{len(later)} bytes signed"),
+        row(
+            "decorated call / crypto_sign_detached, depth 1",
+            ratios(depths, "1", "raw"),
+            at_most=2.2,
+            note=f"{len(first)} bytes signed",
+        ),
+        row(
+            "decorated call / crypto_sign_detached, depth 2",
+            ratios(depths, "2", "raw later"),
+            note=f"{len(later)} bytes signed",
+        ),
         row("depth 500 / depth 1", ratios(depths, "500", "1"), at_most=1.2),
         row("async / sync", ratios(kinds, "sequential", "sync"), at_most=1.5),
         row("100 tasks on one loop / sequential, per call", ratios(kinds, "tasks", "sequential"), at_most=1.1),
-        row("the same, each body yielding to the loop", ratios(kinds, "tasks, yielding", "sequential, yielding"),
-            at_most=1.1),
+        row(
+            "the same, each body yielding to the loop",
+            ratios(kinds, "tasks, yielding", "sequential, yielding"),
+            at_most=1.1,
+        ),
     ]

@@ -22,7 +22,9 @@ def run(task: str, argument: str, **environment: str) -> dict[str, Any]:
     env = {**os.environ, **environment, "PYTHONPATH": where, "PYTHONDONTWRITEBYTECODE": ""}
     for name in ("KEST_CONFIG", "PYTHONMALLOC", "OTEL_PYTHON_TRACER_PROVIDER"):
         env.pop(name, None)
-    done = subprocess.run([sys.executable, str(CHILD), task, argument], capture_output=True, text=True, env=env, check=False)
+    done = subprocess.run(
+        [sys.executable, str(CHILD), task, argument], capture_output=True, text=True, env=env, check=False
+    )
     if done.returncode != 0:
         raise RuntimeError(f"{task} failed:\n{done.stderr}")
     result: dict[str, Any] = json.loads(done.stdout)

@@ -26,7 +26,16 @@ class _Mallinfo2(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_size_t)
         for name in (
-            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"
+            "arena",
+            "ordblks",
+            "smblks",
+            "hblks",
+            "hblkhd",
+            "usmblks",
+            "fsmblks",
+            "uordblks",
+            "fordblks",
+            "keepcost",
         )
     ]
 
@@ -70,8 +79,11 @@ def passport(count: int) -> dict[str, float]:
     read = Passport.deserialize(text)
     assert len(read) == count
     return {
-        "live": live, "live_malloc": live_malloc, "read": (resident() - size) / count,
-        "read_malloc": (allocated() - held) / count, "entry": len(text) / count,
+        "live": live,
+        "live_malloc": live_malloc,
+        "read": (resident() - size) / count,
+        "read_malloc": (allocated() - held) / count,
+        "entry": len(text) / count,
     }
 
 
@@ -129,7 +141,9 @@ def imports(statement: str) -> dict[str, object]:
 
 def main() -> None:
     tasks: dict[str, Callable[[str], object]] = {
-        "passport": lambda arg: passport(int(arg)), "flat": lambda arg: flat(int(arg)), "imports": imports,
+        "passport": lambda arg: passport(int(arg)),
+        "flat": lambda arg: flat(int(arg)),
+        "imports": imports,
     }
     print(json.dumps(tasks[sys.argv[1]](sys.argv[2])))
 

@@ -38,7 +38,10 @@ REPEATS = 0.5
 def context_of(policies: Sequence[str]) -> dict[str, Any]:
     """The policy context of a function that was asked only its own policies."""
     return {
-        "enterprise_policies": [], "platform_policies": [], "app_policies": [], "function_policies": list(policies),
+        "enterprise_policies": [],
+        "platform_policies": [],
+        "app_policies": [],
+        "function_policies": list(policies),
         "deviations": [],
     }
 
@@ -58,7 +61,12 @@ class Service:
         self.counter = self.counter + 1 if unix_ms == self.last_ms else 0
         self.last_ms = unix_ms
         value = (
-            unix_ms << 80 | 7 << 76 | (self.counter >> 10 & 0xFFF) << 64 | 2 << 62 | (self.counter & 0x3FF) << 52 | self.node
+            unix_ms << 80
+            | 7 << 76
+            | (self.counter >> 10 & 0xFFF) << 64
+            | 2 << 62
+            | (self.counter & 0x3FF) << 52
+            | self.node
         )
         text = f"{value:032x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
@@ -84,7 +92,9 @@ class Hops:
             principal = f"spiffe://prod.example.com/ns/{namespace}/sa/{name}"
             self.workloads.append(Service(principal, Signer(principal, rng.randbytes(32)), rng.getrandbits(52) | 1))
         who = {
-            "agent": "checkout-agent", "task": f"order-{rng.randrange(10**6)}", "user": f"user-{rng.randrange(10**5)}",
+            "agent": "checkout-agent",
+            "task": f"order-{rng.randrange(10**6)}",
+            "user": f"user-{rng.randrange(10**5)}",
         }
         self.labels = {"kest.identity": canonicalize(who).decode(), "trace_id": f"{rng.getrandbits(128):032x}"}
         self.contexts = [canonicalize(context_of(operation[1])) for operation in OPERATIONS]
@@ -109,8 +119,18 @@ class Hops:
         lifted = classification in ("critic", "sanitizer") and parents < 40
         trust = 80 if lifted else (min(score, 100) if not before else parents * score // 100)
         self.passport = before.seal(
-            signer or service.signer, operation, classification, trust, False, self.labels, added, removed,
-            self.contexts[self.at], self._input_hash(), service.entry_id(self.now), self.now,
+            signer or service.signer,
+            operation,
+            classification,
+            trust,
+            False,
+            self.labels,
+            added,
+            removed,
+            self.contexts[self.at],
+            self._input_hash(),
+            service.entry_id(self.now),
+            self.now,
         )
         return self.passport
 

@@ -109,8 +109,17 @@ def _lateness_rows(case: Case, budget: Budget) -> list[Row]:
             p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
             median = statistics.median(ordered)
             for name, value in (("p50", median), ("p99", p99)):
-                rows.append(Row(f"loop lateness {name}, {mode}, {label}", value, ordered[0], ordered[-1], unit="ms",
-                                note="range, not quartiles", samples=len(late)))
+                rows.append(
+                    Row(
+                        f"loop lateness {name}, {mode}, {label}",
+                        value,
+                        ordered[0],
+                        ordered[-1],
+                        unit="ms",
+                        note="range, not quartiles",
+                        samples=len(late),
+                    )
+                )
     lock_mode("adaptive")
     return rows
 
@@ -130,25 +139,41 @@ def measure(budget: Budget) -> list[Row]:
     try:
         before = lock_stats()
         pairs = rounds_of(
-            {"one": rate("adaptive", 1, False), "two": rate("adaptive", 2, False), "busy": rate("adaptive", 4, True),
-             "reference": lambda: operations_per_second(case.by_reference, 4, True)},
-            budget.rounds(9, 5), watch=watch,
+            {
+                "one": rate("adaptive", 1, False),
+                "two": rate("adaptive", 2, False),
+                "busy": rate("adaptive", 4, True),
+                "reference": lambda: operations_per_second(case.by_reference, 4, True),
+            },
+            budget.rounds(9, 5),
+            watch=watch,
         )
         after = lock_stats()
         modes = rounds_of(
             {
-                "one": rate("adaptive", 1, False), "hold, 2": rate("hold", 2, False), "always, 2": rate("always", 2, False),
-                "hold, busy": rate("hold", 4, True), "always, busy": rate("always", 4, True),
+                "one": rate("adaptive", 1, False),
+                "hold, 2": rate("hold", 2, False),
+                "always, 2": rate("always", 2, False),
+                "hold, busy": rate("hold", 4, True),
+                "always, busy": rate("always", 4, True),
             },
             budget.rounds(5, 3),
         )
         cliffs = after["cliffs"] - before["cliffs"]
         rows = [
             row("2 threads / 1 thread", ratios(pairs, "two", "one"), at_least=1.8, note=watch.note),
-            row("4 threads beside a busy thread: ours / reference", ratios(pairs, "busy", "reference"), at_least=25,
-                note=watch.note),
-            row("4 threads beside a busy thread / our 1 thread without it", ratios(pairs, "busy", "one"), at_least=0.75,
-                note=f"{cliffs} waits over 4 ms; {watch.note}".removesuffix("; ")),
+            row(
+                "4 threads beside a busy thread: ours / reference",
+                ratios(pairs, "busy", "reference"),
+                at_least=25,
+                note=watch.note,
+            ),
+            row(
+                "4 threads beside a busy thread / our 1 thread without it",
+                ratios(pairs, "busy", "one"),
+                at_least=0.75,
+                note=f"{cliffs} waits over 4 ms; {watch.note}".removesuffix("; "),
+            ),
             row("hold: 2 threads / 1 thread", ratios(modes, "hold, 2", "one")),
             row("always: 2 threads / 1 thread", ratios(modes, "always, 2", "one")),
             row("hold: 4 threads beside a busy thread / 1 thread", ratios(modes, "hold, busy", "one")),

@@ -65,13 +65,25 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         return {
-            "name": self.name, "value": self.value, "quartiles": [self.low, self.high], "target": self.target,
-            "at_least": self.at_least, "unit": self.unit, "passed": self.passed, "samples": self.samples, "note": self.note,
+            "name": self.name,
+            "value": self.value,
+            "quartiles": [self.low, self.high],
+            "target": self.target,
+            "at_least": self.at_least,
+            "unit": self.unit,
+            "passed": self.passed,
+            "samples": self.samples,
+            "note": self.note,
         }
 
 
 def row(
-    name: str, samples: Sequence[float], *, at_least: float | None = None, at_most: float | None = None, unit: str = "x",
+    name: str,
+    samples: Sequence[float],
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    unit: str = "x",
     note: str = "",
 ) -> Row:
     """The median of the samples, with their quartiles."""

@@ -24,6 +24,11 @@ def measure(budget: Budget) -> list[Row]:
         row("the same, as malloc counts it", of("live_malloc"), unit="kB"),
         row("an entry of a passport read from text, resident", of("read"), at_most=1.4, unit="kB"),
         row("the same, as malloc counts it", of("read_malloc"), unit="kB"),
-        row(f"resident memory after {calls:,} decorated calls", [flat["growth"] / 1e6], at_most=2.0, unit="MB",
-            note=f"at most {flat['most'] / 1e6:.2f} MB on the way; 100,000 calls of warm-up"),
+        row(
+            f"resident memory after {calls:,} decorated calls",
+            [flat["growth"] / 1e6],
+            at_most=2.0,
+            unit="MB",
+            note=f"at most {flat['most'] / 1e6:.2f} MB on the way; 100,000 calls of warm-up",
+        ),
     ]

@@ -1,7 +1,7 @@
 """How many hops fit into one baggage pair of 4,096 bytes, percent-encoded.
 
-A hop with an input hash of its own costs 96 bytes that no form can compress (64 of signature, 32 of hash), so 31 is the most
-that base64url can carry. In real flows some calls pass on what they were given and have their caller's hash: a quarter of them
+A hop with an input hash of its own costs 96 bytes that no form can compress (64 of signature, 32 of hash), so 31 is the
+most that base64url can carry. In real flows some calls pass on what they were given and have their caller's hash: a quarter of them
 here; the row with all inputs different stands beside it.
 """
 
@@ -45,11 +45,21 @@ def measure(budget: Budget) -> list[Row]:
     for key, pack, target in (("kest.passport_z", pack_z, 7), ("kest.passport_d", pack_dense, 28)):
         counts = sorted(fitting(pack, key, seed, services, REPEATED) for seed, services in flows)
         rows.append(
-            row(f"hops in {MAX_PAIR:,} bytes, {key}", [float(n) for n in counts], at_least=target, unit="",
-                note=f"{len(flows)} flows of 4 to 6 services: {counts[0]} to {counts[-1]}")
+            row(
+                f"hops in {MAX_PAIR:,} bytes, {key}",
+                [float(n) for n in counts],
+                at_least=target,
+                unit="",
+                note=f"{len(flows)} flows of 4 to 6 services: {counts[0]} to {counts[-1]}",
+            )
         )
     counts = sorted(fitting(pack_dense, "kest.passport_d", seed, services) for seed, services in flows)
     rows.append(
-        row("the same with all inputs different", [float(n) for n in counts], unit="", note="the bound for any form is 31")
+        row(
+            "the same with all inputs different",
+            [float(n) for n in counts],
+            unit="",
+            note="the bound for any form is 31",
+        )
     )
     return rows

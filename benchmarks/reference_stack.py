@@ -26,14 +26,27 @@ OVERRIDE = "kest.trust_override"
 CLASSIFICATIONS = frozenset({"system", "data", "critic", "snapshot", "sanitizer"})
 MEMBERS = frozenset(
     {
-        "schema_version", "runtime", "entry_id", "operation", "classification", "trust_score", "parent_ids", "added_taints",
-        "removed_taints", "taints", "labels", "policy_context", "environment", "otel_context", "metadata", "content_hash",
-        "input_hash", "timestamp_ms",
+        "schema_version",
+        "runtime",
+        "entry_id",
+        "operation",
+        "classification",
+        "trust_score",
+        "parent_ids",
+        "added_taints",
+        "removed_taints",
+        "taints",
+        "labels",
+        "policy_context",
+        "environment",
+        "otel_context",
+        "metadata",
+        "content_hash",
+        "input_hash",
+        "timestamp_ms",
     }
 )
-CONTEXT = frozenset(
-    {"enterprise_policies", "platform_policies", "app_policies", "function_policies", "deviations"}
-)
+CONTEXT = frozenset({"enterprise_policies", "platform_policies", "app_policies", "function_policies", "deviations"})
 UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
 HASH = re.compile(r"[0-9a-f]{64}\Z")
 
@@ -70,9 +83,19 @@ class ReferenceSigner:
         self.header = b64(rfc8785.dumps({"alg": "EdDSA", "kid": principal, "typ": "JWS"}))
 
     def sign_entry(
-        self, operation: str, trust: int, parents: Sequence[Tip], *, classification: str = "system",
-        labels: Mapping[str, str], added: Sequence[str] = (), removed: Sequence[str] = (), context: Mapping[str, Any],
-        input_hash: str, entry_id: str, timestamp_ms: int,
+        self,
+        operation: str,
+        trust: int,
+        parents: Sequence[Tip],
+        *,
+        classification: str = "system",
+        labels: Mapping[str, str],
+        added: Sequence[str] = (),
+        removed: Sequence[str] = (),
+        context: Mapping[str, Any],
+        input_hash: str,
+        entry_id: str,
+        timestamp_ms: int,
     ) -> tuple[str, Tip]:
         """The JWS of one entry and the tip that the next one continues from."""
         taints = sorted({taint for parent in parents for taint in parent.taints}.union(added).difference(removed))
@@ -80,11 +103,23 @@ class ReferenceSigner:
         if parents and trust > min(parent.trust for parent in parents):
             text[OVERRIDE] = str(trust)
         payload: Any = {
-            "schema_version": "0.3.0", "runtime": RUNTIME, "entry_id": entry_id, "operation": operation,
-            "classification": classification, "trust_score": trust,
-            "parent_ids": [parent.hash for parent in parents] or ["0"], "added_taints": sorted(added),
-            "removed_taints": sorted(removed), "taints": taints, "labels": text, "policy_context": context,
-            "environment": {}, "otel_context": {}, "metadata": None, "content_hash": "", "input_hash": input_hash,
+            "schema_version": "0.3.0",
+            "runtime": RUNTIME,
+            "entry_id": entry_id,
+            "operation": operation,
+            "classification": classification,
+            "trust_score": trust,
+            "parent_ids": [parent.hash for parent in parents] or ["0"],
+            "added_taints": sorted(added),
+            "removed_taints": sorted(removed),
+            "taints": taints,
+            "labels": text,
+            "policy_context": context,
+            "environment": {},
+            "otel_context": {},
+            "metadata": None,
+            "content_hash": "",
+            "input_hash": input_hash,
             "timestamp_ms": timestamp_ms,
         }
         message = f"{self.header}.{b64(rfc8785.dumps(payload))}"
@@ -132,11 +167,15 @@ def verify(text: str, keys: Mapping[str, Ed25519PublicKey]) -> Facts:
         principals.add(payload["labels"]["principal"])
     return Facts(
         min((seen[tip]["trust_score"] for tip in tips), default=100),
-        tuple(sorted({taint for tip in tips for taint in seen[tip]["taints"]})), tuple(sorted(tips)), frozenset(principals),
+        tuple(sorted({taint for tip in tips for taint in seen[tip]["taints"]})),
+        tuple(sorted(tips)),
+        frozenset(principals),
     )
 
 
-def _entry(jws: str, keys: Mapping[str, Ed25519PublicKey], seen: Mapping[str, dict[str, Any]]) -> tuple[str, dict[str, Any]]:
+def _entry(
+    jws: str, keys: Mapping[str, Ed25519PublicKey], seen: Mapping[str, dict[str, Any]]
+) -> tuple[str, dict[str, Any]]:
     message, dot, signature = jws.rpartition(".")
     head, _, body = message.partition(".")
     if not dot or "." in body:

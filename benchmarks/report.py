@@ -22,9 +22,13 @@ def machine() -> dict[str, str]:
     """What the numbers were measured on."""
     return {
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "CPU": f"{_cpu()}, {os.cpu_count()} cores", "kernel": f"{platform.system()} {platform.release()}",
-        "Python": f"{platform.python_implementation()} {platform.python_version()}", "libsodium": raw.sodium_version(),
-        "cryptography": _version("cryptography"), "OpenSSL of cryptography": _openssl(), "rfc8785": _version("rfc8785"),
+        "CPU": f"{_cpu()}, {os.cpu_count()} cores",
+        "kernel": f"{platform.system()} {platform.release()}",
+        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "libsodium": raw.sodium_version(),
+        "cryptography": _version("cryptography"),
+        "OpenSSL of cryptography": _openssl(),
+        "rfc8785": _version("rfc8785"),
         "load before": " ".join(f"{load:.2f}" for load in os.getloadavg()),
     }
 
@@ -77,12 +81,17 @@ def line(row: Row) -> str:
 def markdown(results: Results, about: Mapping[str, str], command: str, remarks: Iterable[str]) -> str:
     """RESULTS.md."""
     out = [
-        "# Measured", "",
+        "# Measured",
+        "",
         "Medians of interleaved repeats, taken in one run; the spread is the interquartile range. The reference stack is",
         "rfc8785 + cryptography + plain Python doing the same work ([reference_stack.py](reference_stack.py)); the bare",
         "primitive is libsodium called from C ([raw.c](raw.c)). Rows without a target are for information. NOISY: other",
-        "processes used the cores meanwhile, so what needs a second core is not shown at its best.", "",
-        "```", command, "```", "",
+        "processes used the cores meanwhile, so what needs a second core is not shown at its best.",
+        "",
+        "```",
+        command,
+        "```",
+        "",
     ]
     out += [f"- {name}: {value}" for name, value in about.items()]
     out += [f"- {remark}" for remark in remarks]

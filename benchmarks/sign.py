@@ -31,28 +31,61 @@ class Case:
         self.input_hash = "5e" * 32
         root_id, root_ms = stamp()
         self.root = Passport().seal(
-            self.signer, "handle_request", "system", 90, False, LABELS, ("external",), (), self.context_bytes, "",
-            root_id, root_ms,
+            self.signer,
+            "handle_request",
+            "system",
+            90,
+            False,
+            LABELS,
+            ("external",),
+            (),
+            self.context_bytes,
+            "",
+            root_id,
+            root_ms,
         )
         self.parents = [Tip(self.root.tips[0], 90, ("external",))]
 
     def seal(self) -> Passport:
         return self.root.seal(
-            self.signer, "plan_steps", "system", 81, False, LABELS, (), (), self.context_bytes, self.input_hash,
-            self.entry_id, self.timestamp_ms,
+            self.signer,
+            "plan_steps",
+            "system",
+            81,
+            False,
+            LABELS,
+            (),
+            (),
+            self.context_bytes,
+            self.input_hash,
+            self.entry_id,
+            self.timestamp_ms,
         )
 
     def by_hand(self) -> str:
         entry = KestEntry(
-            "plan_steps", trust_score=81, parent_ids=(self.parents[0].hash,), labels=LABELS, taints=("external",),
-            policy_context=self.context, input_hash=self.input_hash, entry_id=self.entry_id, timestamp_ms=self.timestamp_ms,
+            "plan_steps",
+            trust_score=81,
+            parent_ids=(self.parents[0].hash,),
+            labels=LABELS,
+            taints=("external",),
+            policy_context=self.context,
+            input_hash=self.input_hash,
+            entry_id=self.entry_id,
+            timestamp_ms=self.timestamp_ms,
         )
         return sign_entry(entry, self.provider)
 
     def by_reference(self) -> tuple[str, Tip]:
         return self.reference.sign_entry(
-            "plan_steps", 81, self.parents, labels=LABELS, context=self.context, input_hash=self.input_hash,
-            entry_id=self.entry_id, timestamp_ms=self.timestamp_ms,
+            "plan_steps",
+            81,
+            self.parents,
+            labels=LABELS,
+            context=self.context,
+            input_hash=self.input_hash,
+            entry_id=self.entry_id,
+            timestamp_ms=self.timestamp_ms,
         )
 
     def same_output(self) -> bytes:
@@ -77,7 +110,12 @@ def measure(budget: Budget) -> list[Row]:
     )
     note = f"{len(message)} bytes signed"
     return [
-        row("Passport.seal: reference / ours", ratios(measured, "reference", "seal"), at_least=3.3, note="same JWS, checked"),
+        row(
+            "Passport.seal: reference / ours",
+            ratios(measured, "reference", "seal"),
+            at_least=3.3,
+            note="same JWS, checked",
+        ),
         row("sign_entry(KestEntry): reference / ours", ratios(measured, "reference", "hand"), at_least=3.3),
         row("Passport.seal / crypto_sign_detached", ratios(measured, "seal", "raw"), at_most=1.25, note=note),
         row("sign_entry(KestEntry) / crypto_sign_detached", ratios(measured, "hand", "raw"), note=note),

@@ -38,7 +38,10 @@ class Case:
     def same_output(self) -> None:
         ours, facts = self.ours(), self.reference()
         if (ours.trust_score, ours.taints, ours.tips, ours.principals) != (
-            facts.trust, facts.taints, facts.tips, facts.principals
+            facts.trust,
+            facts.taints,
+            facts.tips,
+            facts.principals,
         ):
             raise AssertionError("Kest and the reference stack read different facts from the same passport")
 
@@ -94,17 +97,26 @@ def measure(budget: Budget) -> list[Row]:
                 "reference": lambda: nanoseconds(case.reference, max(1, repeats // 4)) / count,
                 "raw": lambda: raw.verify_ns(case.raw_key, message.encode("ascii"), sig, 20),
             },
-            budget.rounds(full, 7), watch=watch,
+            budget.rounds(full, 7),
+            watch=watch,
         )
         note = watch.note if watch is not None else ""
         on = f" on {cores} cores" if count >= 64 else ""
         rows += [
-            row(f"{count:,} entries{on}: reference / ours, per entry", ratios(measured, "reference", "ours"),
-                at_least=target, note=note),
-            row(f"{count:,} entries{on}: ours / crypto_sign_verify_detached, per entry", ratios(measured, "ours", "raw"),
-                note=note),
+            row(
+                f"{count:,} entries{on}: reference / ours, per entry",
+                ratios(measured, "reference", "ours"),
+                at_least=target,
+                note=note,
+            ),
+            row(
+                f"{count:,} entries{on}: ours / crypto_sign_verify_detached, per entry",
+                ratios(measured, "ours", "raw"),
+                note=note,
+            ),
         ]
     right, note = refusals()
-    rows.append(row("1,000 entries with a bad signature refused by index, of 3", [float(right)], at_least=3, unit="",
-                    note=note))
+    rows.append(
+        row("1,000 entries with a bad signature refused by index, of 3", [float(right)], at_least=3, unit="", note=note)
+    )
     return rows

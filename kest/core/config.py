@@ -301,7 +301,7 @@ def _toml(text: str) -> dict[str, Any]:
         import tomllib
     else:
         try:
-            import tomli as tomllib
+            import tomli as tomllib  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise ConfigurationError(
                 "reading TOML on Python 3.10 needs the package tomli (pip install tomli); or write KEST_CONFIG as .json"

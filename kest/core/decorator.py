@@ -88,7 +88,8 @@ def kest_verified(
 
     def decorate(fn: Callable[P, R]) -> Callable[P, R]:
         if isinstance(fn, (staticmethod, classmethod)):
-            return cast("Callable[P, R]", type(fn)(decorate(fn.__func__)))
+            kind: Any = type(fn)
+            return cast("Callable[P, R]", kind(decorate(fn.__func__)))
         if isinstance(fn, type) or not callable(fn):
             raise TypeError(f"kest_verified decorates functions and callables, not {fn!r:.80}")
         wrapper: Callable[P, R] = _wrapped(fn, CallPlan(fn, policy, **settings))

@@ -47,7 +47,8 @@ def public_key_of(key: Any) -> PublicKey:
         return PublicKey.from_jwk(dict(key))
     public_jwk = getattr(key, "public_jwk", None)
     if callable(public_jwk):
-        return PublicKey.from_jwk(dict(public_jwk()))
+        jwk: Any = public_jwk()
+        return PublicKey.from_jwk(dict(jwk))
     raise KeyFormatError(f"a key is a provider, 32 raw bytes, a JWK dict or PEM text, not {type(key).__name__}")
 
 

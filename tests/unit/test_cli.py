@@ -34,7 +34,11 @@ def environment(**extra: str) -> dict[str, str]:
 def kest(*arguments: str | Path, cwd: Path, stdin: bytes = b"", **extra: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [sys.executable, "-m", "kest", *map(str, arguments)],
-        cwd=cwd, env=environment(**extra), input=stdin, capture_output=True, timeout=60,
+        cwd=cwd,
+        env=environment(**extra),
+        input=stdin,
+        capture_output=True,
+        timeout=60,
     )
     out, err = done.stdout.decode(), done.stderr.decode()
     assert "Traceback" not in err
@@ -59,11 +63,26 @@ def context(**tiers: Any) -> dict[str, Any]:
 
 
 HONEST = chain(
-    {"operation": "load", "trust_score": 60, "added_taints": ["raw"], "taints": ["raw"],
-     "policy_context": context(enterprise_policies=["org/base"], function_policies=["data/read"], deviations=[
-         {"policy": "platform/ticket", "tier": "platform", "reason": "nightly", "approver": "ops@example.org"}])},
-    {"operation": "clean", "trust_score": 90, "removed_taints": ["raw"], "by": BOB,
-     "labels": {"kest.trust_override": "90"}},
+    {
+        "operation": "load",
+        "trust_score": 60,
+        "added_taints": ["raw"],
+        "taints": ["raw"],
+        "policy_context": context(
+            enterprise_policies=["org/base"],
+            function_policies=["data/read"],
+            deviations=[
+                {"policy": "platform/ticket", "tier": "platform", "reason": "nightly", "approver": "ops@example.org"}
+            ],
+        ),
+    },
+    {
+        "operation": "clean",
+        "trust_score": 90,
+        "removed_taints": ["raw"],
+        "by": BOB,
+        "labels": {"kest.trust_override": "90"},
+    },
     {"operation": "main.<lambda>", "trust_score": 90},
 )
 
@@ -87,7 +106,13 @@ def test_verify_says_what_was_verified(folder: Path) -> None:
     done = kest("verify", "passport.json", "--trust", "keys.json", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("verified: 3 entries")
-    for text in (ALICE.get_identity(), BOB.get_identity(), "trust       90", "taints      none", Passport(HONEST).chain_tip):
+    for text in (
+        ALICE.get_identity(),
+        BOB.get_identity(),
+        "trust       90",
+        "taints      none",
+        Passport(HONEST).chain_tip,
+    ):
         assert text in done.stdout
 
 
@@ -96,8 +121,13 @@ def test_verify_json(folder: Path) -> None:
     done = kest("verify", "passport.json", "--trust", "keys.json", "--chain-tip", tip, "--json", cwd=folder)
     assert done.returncode == 0
     assert json.loads(done.stdout) == {
-        "verified": True, "entries": 3, "principals": [ALICE.get_identity(), BOB.get_identity()], "trust_score": 90,
-        "taints": [], "tips": [tip], "chain_tip_checked": True,
+        "verified": True,
+        "entries": 3,
+        "principals": [ALICE.get_identity(), BOB.get_identity()],
+        "trust_score": 90,
+        "taints": [],
+        "tips": [tip],
+        "chain_tip_checked": True,
     }
 
 
@@ -176,7 +206,9 @@ def test_verify_takes_pem_and_several_files(folder: Path) -> None:
     assert kest("verify", "passport.json", *swapped, cwd=folder).returncode == 1
     done = kest("verify", "passport.json", "--trust", "alice.pem", cwd=folder)
     assert (done.returncode, done.stderr) == (
-        2, "kest: key file alice.pem does not say whose key it is: add --principal NAME\n")
+        2,
+        "kest: key file alice.pem does not say whose key it is: add --principal NAME\n",
+    )
     done = kest("verify", "passport.json", "--trust", "keys.json", "--principal", alice, cwd=folder)
     assert done.returncode == 2
 
@@ -250,11 +282,16 @@ def test_an_unreadable_file_is_status_2(folder: Path) -> None:
 # --- inspect ---
 
 HOSTILE = chain(
-    {"operation": "\x1b[2J\x1b[31mowned\r\nverified: 9 entries\x9b\u202e<script>alert(1)</script>&lt;",
-     "added_taints": ["<img src=x>", "\x07bell"], "taints": ["<img src=x>", "\x07bell"],
-     "labels": {"note\n": "\x00"},
-     "policy_context": context(function_policies=["p\x1b]0;title\x07"], deviations=[
-         {"policy": "\n", "tier": "\r", "reason": "\u2028", "approver": "\u200b"}])},
+    {
+        "operation": "\x1b[2J\x1b[31mowned\r\nverified: 9 entries\x9b\u202e<script>alert(1)</script>&lt;",
+        "added_taints": ["<img src=x>", "\x07bell"],
+        "taints": ["<img src=x>", "\x07bell"],
+        "labels": {"note\n": "\x00"},
+        "policy_context": context(
+            function_policies=["p\x1b]0;title\x07"],
+            deviations=[{"policy": "\n", "tier": "\r", "reason": "\u2028", "approver": "\u200b"}],
+        ),
+    },
     {"operation": "解析データ処理" * 9, "taints": ["<img src=x>", "\x07bell"], "by": BOB},
     {"operation": "Z\u0300\u0301\u0302\u0303\u0304" * 40, "taints": ["<img src=x>", "\x07bell"]},
     {"operation": "x" * 100_000, "taints": ["<img src=x>", "\x07bell"], "timestamp_ms": 2**53 - 1},
@@ -404,7 +441,8 @@ def in_terminal(*arguments: str, cwd: Path, **extra: str) -> str:
     master, slave = pty.openpty()
     settings = environment(**{"TERM": "xterm", "COLUMNS": "100", **extra})
     process = subprocess.Popen(
-        [sys.executable, "-m", "kest", *arguments], cwd=cwd, env=settings, stdin=slave, stdout=slave, stderr=slave)
+        [sys.executable, "-m", "kest", *arguments], cwd=cwd, env=settings, stdin=slave, stdout=slave, stderr=slave
+    )
     os.close(slave)
     output = b""
     try:
@@ -437,8 +475,12 @@ def test_hostile_text_sends_no_escape_to_a_terminal(folder: Path) -> None:
 def test_any_output_encoding_will_do(folder: Path, encoding: str) -> None:
     save(folder, HOSTILE)
     process = subprocess.run(
-        [sys.executable, "-m", "kest", "inspect", "other.json"], cwd=folder, capture_output=True, timeout=60,
-        env=environment(PYTHONIOENCODING=encoding))
+        [sys.executable, "-m", "kest", "inspect", "other.json"],
+        cwd=folder,
+        capture_output=True,
+        timeout=60,
+        env=environment(PYTHONIOENCODING=encoding),
+    )
     assert (process.returncode, process.stderr) == (0, b"")
     assert all(width(line) <= 80 for line in process.stdout.decode(encoding).splitlines())
 
@@ -450,8 +492,13 @@ def test_a_reader_that_leaves_is_no_error(folder: Path, command: tuple[str, ...]
     reader, writer = os.pipe()
     os.close(reader)
     process = subprocess.run(
-        [sys.executable, "-m", "kest", *command], cwd=folder, env=environment(), stdout=writer, stderr=subprocess.PIPE,
-        timeout=60)
+        [sys.executable, "-m", "kest", *command],
+        cwd=folder,
+        env=environment(),
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
     os.close(writer)
     assert (process.returncode, process.stderr) == (141, b"")
 
@@ -460,8 +507,13 @@ def test_a_reader_that_leaves_is_no_error(folder: Path, command: tuple[str, ...]
 def test_a_full_disk_is_an_error(folder: Path) -> None:
     with open("/dev/full", "wb") as full:
         process = subprocess.run(
-            [sys.executable, "-m", "kest", "inspect", "passport.json"], cwd=folder, env=environment(), stdout=full,
-            stderr=subprocess.PIPE, timeout=60)
+            [sys.executable, "-m", "kest", "inspect", "passport.json"],
+            cwd=folder,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+        )
     assert process.returncode == 1
     assert process.stderr == b"kest: cannot write the output: No space left on device\n"
 
@@ -469,8 +521,12 @@ def test_a_full_disk_is_an_error(folder: Path) -> None:
 def test_interrupting_is_quiet(folder: Path) -> None:
     os.mkfifo(folder / "fifo")
     process = subprocess.Popen(
-        [sys.executable, "-m", "kest", "inspect", "fifo"], cwd=folder, env=environment(), stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE)
+        [sys.executable, "-m", "kest", "inspect", "fifo"],
+        cwd=folder,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     with open(folder / "fifo", "wb"):  # returns when the command has opened its end, and is about to read
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)

@@ -361,9 +361,7 @@ def test_cedar_context_is_flattened() -> None:
     assert "agent" not in flat
     assert "agent" not in flat["subject"]
     assert cedar_context({**CONTEXT, "parent_hash": "mine"})["parent_hash"] == "mine"
-    decimal = cedar_context(
-        {"a": 1.5, "b": 1e-7, "c": float("nan"), "d": 2**70, "e": -0.0, "f": [1e300], "g": 100.0}
-    )
+    decimal = cedar_context({"a": 1.5, "b": 1e-7, "c": float("nan"), "d": 2**70, "e": -0.0, "f": [1e300], "g": 100.0})
     assert decimal == {
         "a": {"__extn": {"fn": "decimal", "arg": "1.5"}},
         "b": "1e-07",
