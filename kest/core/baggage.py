@@ -10,7 +10,6 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import quote
 
 from kest._kestcore import Passport, pack_dense, pack_z, unpack_dense, unpack_z
 from kest.core.cache import CLAIM_TTL
@@ -29,6 +28,7 @@ MAX_PAIR = 4096
 MAX_INFLATED = 1024 * 1024
 MAX_UNPACKED_ENTRIES = 2000
 
+_UNRESERVED = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~"  # RFC 3986, section 2.3
 _TIP = re.compile(r"[0-9a-f]{64}(?:,[0-9a-f]{64})*\Z")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
 
@@ -37,7 +37,8 @@ Getter = Mapping[str, Any] | Callable[[str], Any]
 
 def encoded_size(key: str, value: str) -> int:
     """Bytes of ``key=value`` in a baggage header, percent-encoded."""
-    return len(key) + 1 + len(quote(value, safe=""))
+    raw = value.encode()
+    return len(key) + 1 + len(raw) + 2 * len(raw.translate(None, _UNRESERVED))
 
 
 class BaggageManager:

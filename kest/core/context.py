@@ -42,7 +42,10 @@ class Caller:
     user: str | None = None
     agent: str | None = None
     task: str | None = None
-    jwt: str | None = field(default=None, repr=False)  # a bearer token: never in a repr, a log or an entry
+    jwt: str | None = field(default=None, repr=False)  # a bearer token: never in a repr, a pickle, a log or an entry
+
+    def __reduce__(self) -> tuple[type[Caller], tuple[str | None, ...]]:
+        return Caller, (self.user, self.agent, self.task)
 
 
 NOBODY = Caller()

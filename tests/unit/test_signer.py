@@ -207,6 +207,7 @@ def memory(pid: int, start: int, end: int) -> bytes:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.skipif("KEST_SANITIZED" in os.environ, reason="AddressSanitizer has a memory of its own")
 def test_keys_are_locked_read_only_kept_out_of_dumps_and_wiped(tmp_path: Path) -> None:
     import kest
 
