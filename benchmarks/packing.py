@@ -1,8 +1,8 @@
 """How many hops fit into one baggage pair of 4,096 bytes, percent-encoded.
 
 A hop with an input hash of its own costs 96 bytes that no form can compress (64 of signature, 32 of hash), so 31 is the
-most that base64url can carry. In real flows some calls pass on what they were given and have their caller's hash: a quarter of them
-here; the row with all inputs different stands beside it.
+most that base64url can carry. In real flows some calls pass on what they were given and have their caller's hash: a quarter
+of them here; the row with all inputs different stands beside it.
 """
 
 from __future__ import annotations

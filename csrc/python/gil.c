@@ -20,6 +20,15 @@ static uint64_t load(atomic_uint_fast64_t *v)
     return atomic_load_explicit(v, memory_order_relaxed);
 }
 
+/* True for the first millisecond in which the probing thread wants the lock back: whoever holds it gives way. After
+ * that it is clear that somebody else took it. */
+static bool prober_just_waits(kest_gil_policy *p, uint64_t now)
+{
+    const uint64_t since = load(&p->waiting_since);
+
+    return since && now - since < 1 * MS;
+}
+
 static bool decide(kest_gil_policy *p, kest_gil_section *s)
 {
     const uint64_t now = now_ns();
@@ -32,7 +41,7 @@ static bool decide(kest_gil_policy *p, kest_gil_section *s)
         return true;
     /* A hold has run out: one thread finds out whether it is still needed, the others wait for its answer. */
     s->probe = atomic_compare_exchange_strong(&p->probing, &idle, true);
-    return s->probe;
+    return s->probe || prober_just_waits(p, now);
 }
 
 void kest_gil_begin(kest_gil_policy *p, kest_gil_section *s)
@@ -85,8 +94,12 @@ void kest_gil_end(kest_gil_policy *p, kest_gil_section *s)
     if (!s->saved)
         return;
     before = now_ns();
+    if (s->probe)
+        atomic_store_explicit(&p->waiting_since, before, memory_order_relaxed);
     PyEval_RestoreThread(s->saved);
     after = now_ns();
+    if (s->probe)
+        atomic_store_explicit(&p->waiting_since, 0, memory_order_relaxed);
     if (atomic_load_explicit(&p->mode, memory_order_relaxed) == KEST_GIL_ADAPTIVE)
         learn(p, s->probe, after - before, after);
     if (s->probe)

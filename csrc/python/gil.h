@@ -7,6 +7,8 @@
  *  - a signature that comes more than 200 us after the last one in the process holds: there is nothing to overlap;
  *  - otherwise it lets go, and times the way back. Two waits over 4 ms in a row mean that somebody computes:
  *    hold for 25 ms, then let one thread probe; while a probe still waits that long the time doubles, up to 200 ms;
+ *  - beside a probe the other signing threads hold, but let go when it has just begun to wait: otherwise they would be
+ *    the very wait that it measures;
  *  - 64 short waits (under 1 ms) forget all that.
  *
  * Work of a millisecond or more always lets go: use KEST_GIL_RELEASE for it.
@@ -31,6 +33,7 @@ typedef struct kest_gil_policy {
     atomic_uint_fast64_t hold_for;   /* length of the last hold; 0: none in force */
     atomic_uint slow, fast;          /* waits in a row */
     atomic_bool probing;
+    atomic_uint_fast64_t waiting_since; /* when the probe began to wait; 0: it does not */
     atomic_uint_fast64_t held, released, cliffs; /* counters, for tests and benchmarks */
 } kest_gil_policy;
 
