@@ -30,6 +30,21 @@ def _reset() -> None:
     context.caller_var.set(context.NOBODY)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _away_from_the_checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """With an installed kest, children that have the working directory on their path must not find the checkout's."""
+    before = Path.cwd()
+    try:
+        import kest
+    except ImportError:
+        yield
+        return
+    if Path(kest.__file__).resolve().parents[1] != Path(__file__).resolve().parents[1]:
+        os.chdir(tmp_path_factory.mktemp("elsewhere"))
+    yield
+    os.chdir(before)
+
+
 @pytest.fixture(autouse=True)
 def _clean_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     try:
