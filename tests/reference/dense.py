@@ -244,7 +244,7 @@ def _unpack(raw: bytes) -> list[str]:
             raise NotDense("an index beyond its table") from None
         cursor = Cursor(texts["template"])
         head = cursor.take(cursor.varint()).decode("ascii")
-        rest = cursor.data[cursor.at :].decode()
+        rest = cursor.data[cursor.at :]  # bytes: what is wrong with a payload is for a verifier to say
         values = {
             ',"entry_id":""': join_id(ms, counter_of[i], origins[origin_of[i]]),
             ',"input_hash":""': "" if input_of[i] is None else inputs[input_of[i]],  # type: ignore[index]
@@ -252,19 +252,18 @@ def _unpack(raw: bytes) -> list[str]:
             ',"timestamp_ms":,': str(ms + time_of[i]),
             ',"trust_score":}': str(trusts[i]),
         }
-        payload = ""
+        payload = b""
         for marker, table in CUTS:
-            at = rest.find(marker)
+            at = rest.find(marker.encode())
             if at < 0:
                 raise NotDense("a marker is missing")
             at += len(marker) - 1
-            payload += rest[:at] + (values[marker] if table is None else texts[table].decode())
+            payload += rest[:at] + (values[marker].encode() if table is None else texts[table])
             rest = rest[at:]
         payload += rest
-        if not head:
-            principal = json.loads(f'"{texts["principal"].decode()}"')
-            head = b64.encode(canonicalize(header(principal)))
-        entries.append(f"{head}.{b64.encode(payload.encode())}.{b64.encode(outer.take(64))}")
+        if not head:  # the principal is spelled there as it is here
+            head = b64.encode(b'{"alg":"EdDSA","kid":"' + texts["principal"] + b'","typ":"JWS"}')
+        entries.append(f"{head}.{b64.encode(payload)}.{b64.encode(outer.take(64))}")
     if outer.at != len(outer.data):
         raise NotDense("data after the signatures")
     return entries
