@@ -35,7 +35,9 @@ demo-delegation: setup
 	@tools/system-packages redis-server nodejs npm
 	@$(BIN)/python examples/delegation/run.py
 
+# Without redis-server (and the rights to install it) its tests skip, and say so.
 test: setup test-c
+	@tools/system-packages redis-server || true
 	$(BIN)/python -m pytest -q --ignore=tests/services
 
 # Real servers and processes: Redis, an OIDC issuer, five services.
