@@ -293,6 +293,13 @@ def test_grpc_sync(allowed: Any) -> None:
         server.stop(None).wait(5)
 
 
+def _denied(error: Any, method: str) -> bool:
+    """Refused, or: the client was still writing when the refusal came, and reports its own failed write instead."""
+    if method.startswith("stream") and error.code().name == "INTERNAL":
+        return "execute_batch" in error.debug_error_string()
+    return bool(error.code().name == "PERMISSION_DENIED")
+
+
 async def test_grpc_aio(allowed: Any) -> None:
     grpc = pytest.importorskip("grpc")
     from kest.http.grpc import KestAioServerInterceptor, aio_client_interceptors
@@ -328,12 +335,12 @@ async def test_grpc_aio(allowed: Any) -> None:
             for method in METHODS:
                 with pytest.raises(grpc.RpcError) as refused:
                     await call(plain, method, (("baggage", inline([signed(key=BOB_KEY)])),))
-                assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+                assert _denied(refused.value, method)
             allowed.answer = False
             for method in METHODS:
                 with pytest.raises(grpc.RpcError) as refused:
                     await call(plain, method)
-                assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
+                assert _denied(refused.value, method)
     finally:
         await server.stop(None)
 
