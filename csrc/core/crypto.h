@@ -18,7 +18,6 @@ kest_status kest_alg_from_name(const uint8_t *name, size_t len, kest_alg *out);
 kest_status kest_crypto_init(void);
 kest_status kest_random(void *out, size_t len);
 void kest_wipe(void *ptr, size_t len);
-bool kest_equal_ct(const void *a, const void *b, size_t len); /* constant time */
 
 kest_status kest_sha256(const void *data, size_t len, uint8_t out[KEST_HASH_LEN]);
 void kest_hex(const uint8_t *src, size_t n, uint8_t *out); /* 2n lower-case digits, no terminator */

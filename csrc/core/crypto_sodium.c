@@ -27,11 +27,6 @@ void kest_wipe(void *ptr, size_t len)
     sodium_memzero(ptr, len);
 }
 
-bool kest_equal_ct(const void *a, const void *b, size_t len)
-{
-    return sodium_memcmp(a, b, len) == 0;
-}
-
 kest_status kest_seckey_new(const uint8_t *seed, kest_seckey **out)
 {
     uint8_t pk[KEST_PK_LEN];

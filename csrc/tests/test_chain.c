@@ -1,7 +1,7 @@
 /* Tests of keys, entry ids, chains, verification and packing, including every allocation failing in turn. */
 #include "check.h"
 
-#include "alloc.h"
+#include "failing_alloc.h"
 #include "pack.h"
 #include "trust.h"
 #include "uuid7.h"
@@ -327,30 +327,6 @@ static void test_packed_noise(void)
 
 /* ---- every allocation fails once ---- */
 
-static size_t live, calls, fail_at;
-
-static void *failing_malloc(size_t size)
-{
-    void *ptr = ++calls == fail_at ? NULL : malloc(size);
-
-    live += ptr != NULL;
-    return ptr;
-}
-
-static void *failing_realloc(void *ptr, size_t size)
-{
-    void *moved = ++calls == fail_at ? NULL : realloc(ptr, size);
-
-    live += moved && !ptr;
-    return moved;
-}
-
-static void counting_free(void *ptr)
-{
-    live -= ptr != NULL;
-    free(ptr);
-}
-
 /* Signs, joins, packs, unpacks and verifies; true when all of it went well. */
 static bool whole_path(void)
 {
@@ -389,10 +365,9 @@ static bool whole_path(void)
 
 static void test_failing_allocator(void)
 {
-    const kest_allocator failing = {failing_malloc, failing_realloc, counting_free};
     bool ok = false;
 
-    kest_set_allocator(&failing);
+    kest_set_allocator(&failing_allocator);
     for (fail_at = 1; !ok && fail_at < 5000; fail_at++) {
         calls = 0;
         ok = whole_path();

@@ -1,7 +1,7 @@
 /* Tests of the JSON reader and of canonical JSON, including every allocation failing in turn. */
 #include "check.h"
 
-#include "alloc.h"
+#include "failing_alloc.h"
 #include "jcs.h"
 
 #include <math.h>
@@ -287,30 +287,6 @@ static void test_jcs_refused(void)
 
 /* ---- failing allocator ---- */
 
-static size_t live, calls, fail_at; /* blocks in use; allocations so far; which of them fails (0: none) */
-
-static void *failing_malloc(size_t size)
-{
-    void *ptr = ++calls == fail_at ? NULL : malloc(size);
-
-    live += ptr != NULL;
-    return ptr;
-}
-
-static void *failing_realloc(void *ptr, size_t size)
-{
-    void *moved = ++calls == fail_at ? NULL : realloc(ptr, size);
-
-    live += moved && !ptr;
-    return moved;
-}
-
-static void counting_free(void *ptr)
-{
-    live -= ptr != NULL;
-    free(ptr);
-}
-
 /* Reads, writes and checks. */
 static kest_status round_trip(const char *text, size_t len)
 {
@@ -346,12 +322,11 @@ static void test_allocations(const char *text, size_t len, size_t at_least)
 
 static void test_failing_allocator(void)
 {
-    static const kest_allocator failing = {failing_malloc, failing_realloc, counting_free};
     static const char small[] = "{\"b\":[1,2.5,\"\\n\"],\"a\":{}}";
     size_t len, at;
     char *wide = wide_object(3000, UINT32_MAX, &len, &at);
 
-    kest_set_allocator(&failing);
+    kest_set_allocator(&failing_allocator);
     test_allocations(small, sizeof small - 1, 1);
     test_allocations(wide, len, 6); /* several chunks, two sorts, a growing buffer */
     fail_at = 0;
