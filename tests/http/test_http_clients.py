@@ -116,7 +116,7 @@ async def test_aiohttp_redirects_and_tokens() -> None:
                 async with aiohttp.ClientSession(
                     middlewares=(KestClientMiddleware(allowed_hosts=host, token_hosts=host),)
                 ) as session:
-                    await session.get(base)
+                    (await session.get(base)).close()
         finally:
             caller_var.reset(token)
     assert seen["/"]["authorization"] == "Bearer tok"
