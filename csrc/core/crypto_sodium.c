@@ -9,6 +9,7 @@ struct kest_seckey {
 
 _Static_assert(crypto_sign_BYTES == KEST_SIG_LEN, "Ed25519 signature length");
 _Static_assert(crypto_sign_PUBLICKEYBYTES == KEST_PK_LEN, "Ed25519 public key length");
+_Static_assert(crypto_shorthash_KEYBYTES == KEST_KEYED_HASH_KEY && crypto_shorthash_BYTES == 8, "SipHash-2-4");
 _Static_assert(crypto_sign_SEEDBYTES == KEST_SEED_LEN, "Ed25519 seed length");
 
 kest_status kest_crypto_init(void)
@@ -25,6 +26,16 @@ kest_status kest_random(void *out, size_t len)
 void kest_wipe(void *ptr, size_t len)
 {
     sodium_memzero(ptr, len);
+}
+
+uint64_t kest_keyed_hash(const uint8_t key[KEST_KEYED_HASH_KEY], const uint8_t *data, size_t len)
+{
+    uint8_t out[crypto_shorthash_BYTES];
+    uint64_t value;
+
+    crypto_shorthash(out, data, len, key); /* cannot fail */
+    memcpy(&value, out, sizeof value);
+    return value;
 }
 
 kest_status kest_seckey_new(const uint8_t *seed, kest_seckey **out)

@@ -42,6 +42,7 @@ typedef enum kest_status {
     KEST_E_UTF8,
     KEST_E_SURROGATE,  /* a lone surrogate */
     KEST_E_B64,
+    KEST_E_PERCENT,
     KEST_E_JSON,       /* syntax */
     KEST_E_JSON_DUP,   /* duplicate object key */
     KEST_E_JSON_DEPTH,

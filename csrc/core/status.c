@@ -10,6 +10,7 @@ static const char *const phrases[KEST_E_STATUS_COUNT] = {
     [KEST_E_UTF8] = "text is not valid UTF-8",
     [KEST_E_SURROGATE] = "text holds a lone surrogate, which has no UTF-8 form",
     [KEST_E_B64] = "not strict base64url (unpadded, no white space, unused trailing bits zero)",
+    [KEST_E_PERCENT] = "not percent-encoded as W3C Baggage asks (section 3.3.1)",
     [KEST_E_JSON] = "JSON syntax error",
     [KEST_E_JSON_DUP] = "a JSON object has the same key twice",
     [KEST_E_JSON_DEPTH] = "JSON is nested too deeply (more than 64 levels)",

@@ -17,6 +17,7 @@ static PyObject *class_for(kest_state *state, kest_status status)
         return state->key_error;
     case KEST_E_INFLATE:
     case KEST_E_B64:
+    case KEST_E_PERCENT:
     case KEST_E_JSON:
         return state->baggage_error;
     default:

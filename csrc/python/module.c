@@ -46,7 +46,7 @@ static int module_exec(PyObject *module)
     if (load_errors(state) < 0 || add_type(module, &kest_signer_spec, &state->signer_type) < 0 ||
         add_type(module, &kest_pubkey_spec, &state->pubkey_type) < 0 ||
         add_type(module, &kest_keyring_spec, &state->keyring_type) < 0 ||
-        add_type(module, &kest_seen_spec, &state->seen_type) < 0 ||
+        add_type(module, &kest_known_spec, &state->known_type) < 0 ||
         add_type(module, &kest_entry_spec, &state->entry_type) < 0 ||
         add_type(module, &kest_passport_spec, &state->passport_type) < 0 ||
         PyModule_AddFunctions(module, kest_pack_methods) < 0 || PyModule_AddFunctions(module, kest_verify_methods) < 0)
@@ -67,7 +67,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->signer_type);
     Py_VISIT(state->pubkey_type);
     Py_VISIT(state->keyring_type);
-    Py_VISIT(state->seen_type);
+    Py_VISIT(state->known_type);
     Py_VISIT(state->entry_type);
     Py_VISIT(state->passport_type);
     Py_VISIT(state->binascii_decode);
@@ -87,7 +87,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->signer_type);
     Py_CLEAR(state->pubkey_type);
     Py_CLEAR(state->keyring_type);
-    Py_CLEAR(state->seen_type);
+    Py_CLEAR(state->known_type);
     Py_CLEAR(state->entry_type);
     Py_CLEAR(state->passport_type);
     Py_CLEAR(state->binascii_decode);

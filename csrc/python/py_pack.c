@@ -105,15 +105,20 @@ static int unpack_args(kest_state *state, PyObject *args, kest_str *text, size_t
     return 0;
 }
 
+PyObject *kest_raise_unpacking(kest_state *state, kest_status status)
+{
+    if (status == KEST_E_NOMEM)
+        return PyErr_NoMemory();
+    PyErr_Format(state->baggage_error, "packed passport refused: %s", kest_strerror(status));
+    return NULL;
+}
+
 static PyObject *finish(kest_state *state, kest_status st, kest_builder *builder)
 {
     if (st == KEST_OK)
         return kest_passport_from_builder(state, builder);
     kest_builder_free(builder);
-    if (st == KEST_E_NOMEM)
-        return PyErr_NoMemory();
-    PyErr_Format(state->baggage_error, "packed passport refused: %s", kest_strerror(st));
-    return NULL;
+    return kest_raise_unpacking(state, st);
 }
 
 static PyObject *unpack_z(PyObject *module, PyObject *args)

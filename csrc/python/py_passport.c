@@ -68,6 +68,7 @@ static void passport_dealloc(PassportObject *self)
     Py_XDECREF(self->json);
     Py_XDECREF(self->z);
     Py_XDECREF(self->dense);
+    kest_dense_free(self->arrived);
     type->tp_free(self);
     Py_DECREF(type);
 }

@@ -61,6 +61,8 @@ PyObject *kest_passport_add(PassportObject *self, PyObject *jws)
     Py_CLEAR(self->json);
     Py_CLEAR(self->z);
     Py_CLEAR(self->dense);
+    kest_dense_free(self->arrived);
+    self->arrived = NULL;
     return Py_NewRef((PyObject *)self);
 }
 

@@ -3,6 +3,7 @@
 
 #include "../core/alloc.h"
 #include "../core/b64url.h"
+#include "../core/percent.h"
 #include "../core/uuid7.h"
 
 static PyObject *py_sha256(PyObject *module, PyObject *data)
@@ -68,6 +69,29 @@ static PyObject *py_b64url_decode(PyObject *module, PyObject *arg)
     return result;
 }
 
+/* Short enough for a header; longer ones are refused before they come here. */
+static PyObject *py_baggage_value(PyObject *module, PyObject *arg)
+{
+    PyObject *result = NULL;
+    size_t len = 0;
+    kest_status st;
+    uint8_t *out;
+
+    if (!PyBytes_Check(arg))
+        return PyErr_Format(PyExc_TypeError, "bytes are needed, not %s", Py_TYPE(arg)->tp_name);
+    out = kest_malloc((size_t)PyBytes_GET_SIZE(arg));
+    if (!out)
+        return PyErr_NoMemory();
+    st = kest_percent_decode((const uint8_t *)PyBytes_AS_STRING(arg), (size_t)PyBytes_GET_SIZE(arg), out, &len);
+    if (st == KEST_OK)
+        result = PyUnicode_DecodeUTF8((const char *)out, (Py_ssize_t)len, NULL);
+    else
+        PyErr_SetString(state_of_module(module)->baggage_error,
+                        st == KEST_E_UTF8 ? "the value is not UTF-8" : "the value is not percent-encoded as W3C Baggage asks (section 3.3.1)");
+    kest_free(out);
+    return result;
+}
+
 static PyObject *py_uuid7(PyObject *module, PyObject *unused)
 {
     uint8_t id[KEST_UUID_LEN];
@@ -130,6 +154,8 @@ PyMethodDef kest_text_methods[] = {
     {"b64url_encode", py_b64url_encode, METH_O, "b64url_encode(data, /)\n--\n\nbase64url without padding (RFC 4648, section 5)."},
     {"b64url_decode", py_b64url_decode, METH_O,
      "b64url_decode(text, /)\n--\n\nStrict: no padding, no white space, no trailing bits; otherwise BaggageError."},
+    {"baggage_value", py_baggage_value, METH_O,
+     "baggage_value(encoded, /)\n--\n\nA W3C baggage member's value without its percent-encoding; BaggageError."},
     {"uuid7", py_uuid7, METH_NOARGS, "uuid7()\n--\n\nA UUIDv7 (RFC 9562), increasing within the process."},
     {"stamp", py_stamp, METH_NOARGS, "stamp()\n--\n\n(UUIDv7, the Unix milliseconds in it)."},
     {"lock_mode", py_lock_mode, METH_O,

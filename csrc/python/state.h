@@ -7,13 +7,14 @@
 
 #include "../core/chain.h"
 #include "../core/crypto.h"
+#include "../core/pack.h"
 #include "../core/verify.h"
 #include "gil.h"
 
 typedef struct kest_state {
     /* exception classes, from kest.errors */
     PyObject *canonicalization_error, *json_error, *key_error, *passport_error, *verification_error, *baggage_error;
-    PyTypeObject *signer_type, *pubkey_type, *keyring_type, *seen_type, *entry_type, *passport_type;
+    PyTypeObject *signer_type, *pubkey_type, *keyring_type, *known_type, *entry_type, *passport_type;
     PyObject *binascii_decode; /* binascii.a2b_base64, for PEM */
     kest_gil_policy gil;
 } kest_state;
@@ -84,9 +85,10 @@ typedef struct PassportObject {
     kest_taints *carried;
     kest_text *continues; /* NULL or the tips that an empty passport continues */
     PyObject *json, *z, *dense; /* serialised forms, once asked for */
+    kest_dense *arrived; /* the dense form that it was read from, until KnownEntries.verify takes it; otherwise NULL */
 } PassportObject;
 
-extern PyType_Spec kest_signer_spec, kest_pubkey_spec, kest_keyring_spec, kest_seen_spec, kest_entry_spec, kest_passport_spec;
+extern PyType_Spec kest_signer_spec, kest_pubkey_spec, kest_keyring_spec, kest_known_spec, kest_entry_spec, kest_passport_spec;
 
 /* py_passport.c, for the files that work on passports */
 /* Works the tips out if need be; -1 with an exception set. A passport with a broken entry has none to give: error.
@@ -129,7 +131,13 @@ PyObject *kest_passport_taints_after(PyObject *self, PyObject *const *args, Py_s
 int kest_taint_list(kest_state *state, PyObject *list, kest_str *room, size_t nroom, kest_str **out, size_t *count);
 PyObject *kest_taints_tuple(const kest_taints *taints);
 
-/* py_pack.c, py_verify.c */
+/* py_verify.c: verifies with as many threads as are worth it (asked > 0: that many), without the lock where that pays. */
+void kest_verify_run(kest_state *state, kest_node *const *nodes, size_t count, const kest_keyring *ring, long asked,
+                     kest_verdict *verdict);
+
+/* py_pack.c */
+/* A status of unpacking as an exception (always NULL). */
+PyObject *kest_raise_unpacking(kest_state *state, kest_status status);
 extern PyMethodDef kest_pack_methods[], kest_verify_methods[];
 
 #endif

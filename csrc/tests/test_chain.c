@@ -2,6 +2,7 @@
 #include "check.h"
 
 #include "failing_alloc.h"
+#include "known.h"
 #include "pack.h"
 #include "trust.h"
 #include "uuid7.h"
@@ -325,7 +326,91 @@ static void test_packed_noise(void)
     kest_node_unref(tip);
 }
 
+/* ---- what verified before ---- */
+
+/* Takes `nodes` in through `known` in both forms; *resumed: how many entries of the dense one need not be built. */
+static bool take_in(kest_known *known, kest_node *const *nodes, size_t count, size_t *shared, size_t *resumed)
+{
+    kest_builder from_text, from_dense;
+    kest_dense *dense = NULL;
+    kest_buf json, packed;
+    size_t taken, error_at;
+    bool ok;
+
+    kest_builder_init(&from_text);
+    kest_builder_init(&from_dense);
+    kest_buf_init(&json);
+    kest_buf_init(&packed);
+    kest_pack_json(&json, nodes, count);
+    ok = json.status == KEST_OK && kest_pack_dense(nodes, count, &packed) == KEST_OK &&
+         kest_known_prefix(known, (kest_str){json.data, json.len}, 100, &from_text, &taken) == KEST_OK;
+    if (ok) {
+        *shared = from_text.count;
+        ok = kest_known_rest((kest_str){json.data, json.len}, taken, 100, &from_text, &error_at) == KEST_OK &&
+             kest_dense_open(packed.data, packed.len, 100000, 100, &dense) == KEST_OK &&
+             kest_known_resume(known, dense, &from_dense) == KEST_OK;
+    }
+    if (ok) {
+        *resumed = from_dense.count;
+        ok = kest_dense_build(dense, &from_dense) == KEST_OK && from_dense.count == count && from_text.count == count;
+    }
+    for (size_t i = 0; ok && i < count; i++) {
+        ok = memcmp(from_text.nodes[i]->hash, nodes[i]->hash, KEST_HASH_LEN) == 0 &&
+             memcmp(from_dense.nodes[i]->hash, nodes[i]->hash, KEST_HASH_LEN) == 0;
+        if (ok)
+            kest_known_add(known, from_text.nodes[i]);
+    }
+    if (ok) {
+        ok = kest_known_keep(known, dense, &from_dense);
+        dense = NULL;
+    }
+    kest_dense_free(dense);
+    kest_buf_free(&packed);
+    kest_buf_free(&json);
+    kest_builder_free(&from_dense);
+    kest_builder_free(&from_text);
+    return ok;
+}
+
+static void test_known(void)
+{
+    kest_node *tip = chain(40), *stranger = chain(3), **nodes, **others;
+    kest_known *known;
+    size_t count, n, shared = 0, resumed = 0;
+
+    CHECK(kest_known_new(1, 1000, &known) == KEST_E_LIMIT);
+    CHECK(kest_known_new(1000, 1000000, &known) == KEST_OK);
+    CHECK(kest_chain_collect(&tip, 1, &nodes, &count) == KEST_OK && kest_chain_collect(&stranger, 1, &others, &n) == KEST_OK);
+    CHECK(take_in(known, nodes, 10, &shared, &resumed) && shared == 0 && resumed == 0);
+    CHECK(take_in(known, nodes, 10, &shared, &resumed) && shared == 10 && resumed == 10);
+    CHECK(take_in(known, nodes, 26, &shared, &resumed) && shared == 10 && resumed == 10);
+    CHECK(take_in(known, nodes, 27, &shared, &resumed) && shared == 26 && resumed == 26);
+    CHECK(take_in(known, others, n, &shared, &resumed) && shared == 0 && resumed == 0);
+    CHECK(kest_known_has(known, nodes[26]) && !kest_known_has(known, nodes[27]) && kest_known_count(known) == 30);
+    kest_known_free(known);
+    CHECK(kest_known_new(8, 1000000, &known) == KEST_OK);
+    for (size_t i = 0; i < count; i++)
+        kest_known_add(known, nodes[i]);
+    CHECK(kest_known_count(known) <= 8 && kest_known_has(known, nodes[count - 1]) && !kest_known_has(known, nodes[0]));
+    kest_known_free(known);
+    kest_free(nodes);
+    kest_free(others);
+    kest_node_unref(tip);
+    kest_node_unref(stranger);
+}
+
 /* ---- every allocation fails once ---- */
+
+static bool twice_through(kest_node *const *nodes, size_t count)
+{
+    kest_known *known = NULL;
+    size_t shared = 0, resumed = 0;
+    bool ok = kest_known_new(16, 100000, &known) == KEST_OK && take_in(known, nodes, count, &shared, &resumed) &&
+              take_in(known, nodes, count, &shared, &resumed) && shared == count && resumed == count;
+
+    kest_known_free(known);
+    return ok;
+}
 
 /* Signs, joins, packs, unpacks and verifies; true when all of it went well. */
 static bool whole_path(void)
@@ -350,7 +435,7 @@ static bool whole_path(void)
     }
     if (join && kest_chain_collect(&join, 1, &all, &count) == KEST_OK && kest_pack_dense(all, count, &dense) == KEST_OK &&
         kest_unpack_dense(dense.data, dense.len, 100000, 100, &b) == KEST_OK)
-        ok = verify_all(b.nodes, b.count, ring, 1, &index) == KEST_OK && b.count == 4;
+        ok = verify_all(b.nodes, b.count, ring, 1, &index) == KEST_OK && b.count == 4 && twice_through(all, count);
     kest_free(merged);
     kest_free(all);
     kest_buf_free(&dense);
@@ -389,6 +474,7 @@ int main(void)
     test_dag();
     test_packing();
     test_packed_noise();
+    test_known();
     test_failing_allocator();
     return check_report();
 }

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from kest._kestcore import Passport, pack_dense, pack_z, unpack_dense, unpack_z
+from kest._kestcore import KnownEntries, Passport, pack_dense, pack_z, unpack_dense, unpack_z
 from kest.core.cache import CLAIM_TTL
 from kest.errors import BaggageError, ClaimCheckError, KestError, PassportTooLargeError, VerificationError
 
@@ -77,9 +77,20 @@ class BaggageManager:
 
     @staticmethod
     def unpack(
-        source: Getter, cache: Any = None, *, max_bytes: int = MAX_INFLATED, max_entries: int = MAX_UNPACKED_ENTRIES
+        source: Getter,
+        cache: Any = None,
+        *,
+        max_bytes: int = MAX_INFLATED,
+        max_entries: int = MAX_UNPACKED_ENTRIES,
+        known: KnownEntries | None = None,
     ) -> Passport:
         """The passport in these members (decoded values); an empty one only if no Kest key is there at all.
+
+        Args:
+            source: where the members are.
+            cache: where a claim check is redeemed.
+            max_bytes, max_entries: what may come out of them.
+            known: entries that are shared with the passport if it begins with them.
 
         Raises:
             BaggageError: undecodable, oversized or contradictory.
@@ -89,19 +100,21 @@ class BaggageManager:
         for key, value in values.items():
             if not isinstance(value, str) or not value:
                 raise BaggageError(f"{key} is empty or not text")
-        carriers = [key for key in KEYS[:-1] if key in values]
-        tip = values.get(CHAIN_TIP)
-        if not carriers:
+        tip = values.pop(CHAIN_TIP, None)
+        if not values:
             if tip is not None:
                 raise BaggageError("kest.chain_tip came without a passport: part of the baggage was lost")
             return Passport()
-        if len(carriers) > 1:
-            raise BaggageError(f"baggage of two generations: {' and '.join(carriers)}")
+        if len(values) > 1:
+            raise BaggageError(f"baggage of two generations: {' and '.join(values)}")
         if tip is not None and not _TIP.match(tip):
             raise BaggageError("kest.chain_tip is not lower-case hexadecimal SHA-256")
-        passport, tip = _read(carriers[0], values[carriers[0]], tip, cache, max_bytes, max_entries)
+        (key, value), *_ = values.items()
+        if key == CLAIM_CHECK:
+            value, tip = _redeem(cache, value, tip, max_bytes)
+        passport = _read(key, value, max_bytes, max_entries, known)
         if not passport:
-            raise BaggageError(f"{carriers[0]} holds no entry; a sender without lineage sends none")
+            raise BaggageError(f"{key} holds no entry; a sender without lineage sends none")
         if tip is not None:
             _check_tip(passport, tip)
         return passport
@@ -163,21 +176,18 @@ def _redeem(cache: Any, claim: str, tip: str | None, max_bytes: int) -> tuple[st
     return text, bound
 
 
-def _read(
-    key: str, value: str, tip: str | None, cache: Any, max_bytes: int, max_entries: int
-) -> tuple[Passport, str | None]:
-    """The passport, and the tip that it has to have."""
-    if key == PASSPORT_Z:
-        return unpack_z(value, max_bytes, max_entries), tip
-    if key == PASSPORT_D:
-        return unpack_dense(value, max_bytes, max_entries), tip
-    text = value
-    if key == CLAIM_CHECK:
-        text, tip = _redeem(cache, value, tip, max_bytes)
-    if len(text) > max_bytes:
+def _read(key: str, value: str, max_bytes: int, max_entries: int, known: KnownEntries | None) -> Passport:
+    form = PASSPORT if key == CLAIM_CHECK else key
+    if form == PASSPORT and len(value) > max_bytes:
         raise BaggageError(f"{key} is larger than {max_bytes} bytes")
     try:
-        return Passport.deserialize(text, max_entries), tip
+        if known is not None:
+            return known.unpack(form, value, max_bytes, max_entries)
+        if form == PASSPORT_Z:
+            return unpack_z(value, max_bytes, max_entries)
+        if form == PASSPORT_D:
+            return unpack_dense(value, max_bytes, max_entries)
+        return Passport.deserialize(value, max_entries)
     except KestError as error:
         raise BaggageError(f"{key} cannot be read: {error}") from error
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
+from kest._kestcore import baggage_value
 from kest.errors import BaggageError, PassportTooLargeError
 
 __all__ = [
@@ -39,11 +40,8 @@ MAX_INCOMING = 64 * 1024
 
 _OWS = b" \t"
 _KEY = re.compile(rb"kest\.[!#$&'*+\-.^_`|~0-9A-Za-z]+")
-# baggage-octet of section 3.3.1: visible ASCII without the double quote, comma, semicolon and backslash.
-_OCTETS = bytes(octet for octet in range(0x21, 0x7F) if octet not in b'",;\\')
 _RESERVED = re.compile(rb"[^A-Za-z0-9_.~-]")
 _ESCAPES = [b"%%%02X" % octet for octet in range(256)]
-_BAD_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,14 +110,10 @@ def _take(member: bytes, into: dict[str, str]) -> None:
     if not equals or not _KEY.fullmatch(key):
         raise BaggageError("a kest member of the baggage header is not key=value")
     name = key.decode("ascii")
-    if value.translate(None, _OCTETS) or _BAD_ESCAPE.search(value):
-        raise BaggageError(f"{name}: the value is not percent-encoded as W3C Baggage asks (section 3.3.1)")
-    # A literal plus is always sent as %2B, by Kest and by OpenTelemetry; a bare one is OpenTelemetry's space.
     try:
-        encoded = b"%" in value or b"+" in value
-        text = (unquote_to_bytes(value.replace(b"+", b" ")) if encoded else value).decode("utf-8")
-    except UnicodeDecodeError:
-        raise BaggageError(f"{name}: the value is not UTF-8") from None
+        text = baggage_value(value)
+    except BaggageError as error:
+        raise BaggageError(f"{name}: {error}") from None
     if into.setdefault(name, text) != text:
         raise BaggageError(f"{name} came twice with different values: baggage of two generations")
 

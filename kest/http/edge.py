@@ -14,19 +14,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from kest import _kestcore
-from kest._kestcore import Passport
+from kest._kestcore import KnownEntries, Passport
 from kest.core import config
-from kest.core.baggage import CHAIN_TIP, CLAIM_CHECK, KEYS
+from kest.core.baggage import CHAIN_TIP, CLAIM_CHECK, KEYS, MAX_INFLATED, BaggageManager
 from kest.core.cache import SimpleCache
 from kest.core.context import NOBODY, Caller
 from kest.core.trust import ORIGIN_TRUST_MAP
 from kest.core.truststore import TrustStore
-from kest.errors import BaggageError, ClaimCheckError, ConfigurationError, KestError
+from kest.errors import ClaimCheckError, ConfigurationError, KestError
 from kest.http.baggage_header import Baggage, read_baggage
 from kest.http.egress import warn_once
-from kest.http.outgoing import AGENT, TASK, USER
+from kest.http.outgoing import AGENT, MAX_CLAIM, TASK, USER
 from kest.http.problem import RejectedLineageError
-from kest.http.verified import Unpacked, VerifiedPassports
+from kest.http.verified import VerifiedEntries
 
 __all__ = ["UNVERIFIED_TAINT", "UNVERIFIED_TRUST", "Arrival", "Edge"]
 
@@ -93,7 +93,7 @@ class Edge:
         self._store, self._on_unverified, self._cache = trust_store, on_unverified, cache
         self._require = require_passport
         self._origin = origin
-        self._seen = VerifiedPassports()
+        self._verified = VerifiedEntries()
 
     # --- the two ways in ---
 
@@ -108,7 +108,7 @@ class Edge:
         baggage = read_baggage(lines)
         if not self._carries(baggage):
             return self._without(baggage)
-        return self._judged(baggage, self._unpacked(baggage.kest, self.cache))
+        return self._judged(baggage, *self._unpacked(baggage.kest, self.cache))
 
     async def read_async(self, lines: Iterable[bytes]) -> Arrival:
         """`read` without holding up the event loop."""
@@ -118,10 +118,10 @@ class Edge:
         cache = self.cache
         if CLAIM_CHECK in baggage.kest and cache is not None:
             cache = await _fetched(cache, baggage.kest[CLAIM_CHECK])
-        unpacked = self._unpacked(baggage.kest, cache)
-        if unpacked.ring is not None or len(unpacked.passport) <= VERIFY_INLINE:
-            return self._judged(baggage, unpacked)
-        return await asyncio.to_thread(self._judged, baggage, unpacked)
+        passport, known = self._unpacked(baggage.kest, cache)
+        if known is not None and len(passport) > VERIFY_INLINE and known.missing(passport) > VERIFY_INLINE:
+            await asyncio.to_thread(known.verify, passport)
+        return self._judged(baggage, passport, known)
 
     @property
     def cache(self) -> Any:
@@ -144,26 +144,22 @@ class Edge:
             passport = passport.restrict(ORIGIN_TRUST_MAP[self._origin], [])
         return Arrival(passport, NOBODY, baggage.foreign)
 
-    def _unpacked(self, values: Mapping[str, str], cache: Any) -> Unpacked:
-        if CLAIM_CHECK in values and CHAIN_TIP not in values:
-            raise ClaimCheckError("a claim check came without kest.chain_tip, which binds it to its passport")
-        try:
-            unpacked = self._seen.unpack(values, cache)
-        except (BaggageError, MemoryError):
-            raise
-        except KestError as error:
-            raise BaggageError(f"the passport cannot be read: {error}") from error
-        if not unpacked.passport:
-            raise BaggageError("an empty passport came: a request without lineage carries no Kest baggage at all")
-        return unpacked
+    def _unpacked(self, values: Mapping[str, str], cache: Any) -> tuple[Passport, KnownEntries | None]:
+        """The passport, and what of it is known to verify; None without a trust store."""
+        limit = MAX_INFLATED
+        if CLAIM_CHECK in values:
+            limit = MAX_CLAIM
+            if CHAIN_TIP not in values:
+                raise ClaimCheckError("a claim check came without kest.chain_tip, which binds it to its passport")
+        store = self._store if self._store is not None else config.settings().trust_store
+        known = None if store is None else self._verified.under(store.ring())
+        return BaggageManager.unpack(values, cache, max_bytes=limit, known=known), known
 
-    def _judged(self, baggage: Baggage, unpacked: Unpacked) -> Arrival:
-        passport = unpacked.passport
-        settings = config.settings()
-        store = self._store if self._store is not None else settings.trust_store
-        if store is not None:
-            self._seen.verify(unpacked, store.ring())
+    def _judged(self, baggage: Baggage, passport: Passport, known: KnownEntries | None) -> Arrival:
+        if known is not None:
+            known.verify(passport)
             return Arrival(passport, _caller(baggage.kest, passport), baggage.foreign, True)
+        settings = config.settings()
         mode = self._on_unverified or settings.on_unverified
         if mode == "reject":
             raise RejectedLineageError(

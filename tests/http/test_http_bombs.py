@@ -122,7 +122,7 @@ def test_e1_many_members() -> None:
     junk = b",".join(b"k%d=v" % n for n in range(8_000))
     begun = time.perf_counter()
     assert not Edge(keys()).read([junk]).passport
-    assert time.perf_counter() - begun < 0.2
+    assert time.perf_counter() - begun < 1
     same = b",".join([b"kest.user=a"] * 5000)
     assert not Edge(keys()).read([same]).passport
 

@@ -484,7 +484,7 @@ async def ticks(stop: asyncio.Event) -> float:
 
 
 async def test_c6_an_engine_that_blocks_does_not_stop_the_event_loop(identity: Any) -> None:
-    configure(engine=Blocks(0.3), identity=identity)
+    configure(engine=Blocks(1.0), identity=identity)
 
     @kest_verified("p")
     async def f(i: int) -> int:
@@ -503,8 +503,8 @@ async def test_c6_an_engine_that_blocks_does_not_stop_the_event_loop(identity: A
     stop.set()
     assert results == list(range(8))
     assert items == [1]
-    assert elapsed < 2.0  # the eight waited together
-    assert await watching < 0.15
+    assert elapsed < 6  # the eight waited together
+    assert await watching < 0.8
 
 
 async def test_c6_a_cancelled_call_does_not_run_later(identity: Any) -> None:

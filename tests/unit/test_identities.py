@@ -1253,13 +1253,13 @@ def test_spire_unreachable_is_an_error_that_says_what_to_do(
     identity = SPIREProvider(tmp_path / "none.sock")
     with pytest.raises(IdentityError, match="does not exist"):
         identity.get_identity()
-    silent = SPIREProvider(socket, timeout=0.2)  # the agent is up, and has no SVID for us
-    with pytest.raises(IdentityError, match=r"within 0\.2 s"):
+    silent = SPIREProvider(socket, timeout=1.0)  # the agent is up, and has no SVID for us
+    with pytest.raises(IdentityError, match=r"within 1 s"):
         silent.get_identity()
     started = time.monotonic()
     with pytest.raises(IdentityError):  # at once: callers do not queue up behind a dead agent
         silent.get_identity()
-    assert time.monotonic() - started < 0.1
+    assert time.monotonic() - started < 0.8
     monkeypatch.setenv("SPIFFE_ENDPOINT_SOCKET", str(tmp_path / "none.sock"))
     with pytest.raises(IdentityError):  # never a silent fallback
         get_default_identity()

@@ -1,0 +1,297 @@
+/* py_known.c: KnownEntries, what verified before under one ring of keys. */
+#include "state.h"
+
+#include "../core/alloc.h"
+#include "../core/known.h"
+
+#include <string.h>
+
+/* Inflating and parsing longer things is worth a release of the lock. Whatever touches `known` holds it. */
+enum { RELEASE_FROM = 16384 };
+
+typedef struct KnownObject {
+    PyObject_HEAD
+    PyObject *ring; /* the KeyRing that the entries verified under */
+    kest_known *known;
+} KnownObject;
+
+static PyObject *known_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    static char *names[] = {"ring", "capacity", "max_bytes", NULL};
+    kest_state *state = PyType_GetModuleState(type);
+    PyObject *ring;
+    Py_ssize_t capacity = 16384, max_bytes = 32 * 1024 * 1024;
+    KnownObject *self;
+    kest_status st;
+
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O!|nn:KnownEntries", names, state->keyring_type, &ring, &capacity,
+                                     &max_bytes))
+        return NULL;
+    if (capacity < 2 || capacity > 1 << 24 || max_bytes < 0) {
+        PyErr_SetString(PyExc_ValueError, "capacity is from 2 to 2**24 entries, max_bytes not negative");
+        return NULL;
+    }
+    self = (KnownObject *)type->tp_alloc(type, 0);
+    if (!self)
+        return NULL;
+    self->ring = Py_NewRef(ring);
+    if ((st = kest_known_new((size_t)capacity, (size_t)max_bytes, &self->known)) != KEST_OK) {
+        kest_raise(state, st);
+        Py_CLEAR(self);
+    }
+    return (PyObject *)self;
+}
+
+static void known_dealloc(KnownObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+
+    Py_XDECREF(self->ring); /* a KeyRing refers to nothing, so no cycle can form */
+    kest_known_free(self->known);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static Py_ssize_t known_length(KnownObject *self)
+{
+    return (Py_ssize_t)kest_known_count(self->known);
+}
+
+/* --- unpack --- */
+
+/* What may come out, as BaggageManager states it. */
+typedef struct caps {
+    size_t bytes, entries;
+} caps;
+
+static PyObject *refused_text(kest_state *state, kest_status st, caps limit, size_t error_at)
+{
+    if (st == KEST_E_LIMIT)
+        return PyErr_Format(state->baggage_error, "a passport of more than %zu entries or %zu bytes", limit.entries,
+                            limit.bytes);
+    if (st == KEST_E_JSON)
+        return PyErr_Format(state->baggage_error, "a passport is a JSON array of strings; at byte %zu it is not", error_at);
+    return kest_raise_json(state, st, error_at);
+}
+
+static kest_status read_text(kest_known *known, kest_str text, caps limit, kest_builder *b, size_t *error_at)
+{
+    size_t taken;
+    kest_status st;
+
+    *error_at = 0;
+    if (text.len > limit.bytes)
+        return KEST_E_LIMIT;
+    if ((st = kest_known_prefix(known, text, limit.entries, b, &taken)) != KEST_OK)
+        return st;
+    if (text.len - taken < RELEASE_FROM)
+        return kest_known_rest(text, taken, limit.entries, b, error_at);
+    KEST_GIL_RELEASE
+    st = kest_known_rest(text, taken, limit.entries, b, error_at);
+    KEST_GIL_RELEASE_END
+    return st;
+}
+
+static PyObject *unpack_text(KnownObject *self, kest_state *state, kest_str text, caps limit)
+{
+    size_t error_at;
+    kest_builder b;
+    kest_status st;
+
+    kest_builder_init(&b);
+    if ((st = read_text(self->known, text, limit, &b, &error_at)) == KEST_OK)
+        return kest_passport_from_builder(state, &b);
+    kest_builder_free(&b);
+    return refused_text(state, st, limit, error_at);
+}
+
+static PyObject *unpack_z(KnownObject *self, kest_state *state, kest_str packed, caps limit)
+{
+    size_t error_at = 0;
+    kest_status st;
+    kest_builder b;
+    kest_buf json;
+
+    kest_builder_init(&b);
+    kest_buf_init(&json);
+    if (packed.len < RELEASE_FROM) {
+        st = kest_unpack_z(packed.data, packed.len, limit.bytes, &json);
+    } else {
+        KEST_GIL_RELEASE
+        st = kest_unpack_z(packed.data, packed.len, limit.bytes, &json);
+        KEST_GIL_RELEASE_END
+    }
+    if (st == KEST_OK)
+        st = read_text(self->known, (kest_str){json.data, json.len}, limit, &b, &error_at);
+    kest_buf_free(&json);
+    if (st == KEST_OK)
+        return kest_passport_from_builder(state, &b);
+    kest_builder_free(&b);
+    return kest_raise_unpacking(state, st);
+}
+
+static PyObject *unpack_dense(KnownObject *self, kest_state *state, kest_str packed, caps limit)
+{
+    kest_dense *dense = NULL;
+    PyObject *passport = NULL;
+    kest_builder b;
+    kest_status st;
+
+    kest_builder_init(&b);
+    st = kest_dense_open(packed.data, packed.len, limit.bytes, limit.entries, &dense);
+    if (st == KEST_OK)
+        st = kest_known_resume(self->known, dense, &b);
+    if (st == KEST_OK) {
+        if (kest_dense_count(dense) - b.count < 16) {
+            st = kest_dense_build(dense, &b);
+        } else {
+            KEST_GIL_RELEASE
+            st = kest_dense_build(dense, &b);
+            KEST_GIL_RELEASE_END
+        }
+    }
+    if (st != KEST_OK) {
+        kest_builder_free(&b);
+        kest_raise_unpacking(state, st);
+    } else if ((passport = kest_passport_from_builder(state, &b))) {
+        ((PassportObject *)passport)->arrived = dense;
+        return passport;
+    }
+    kest_dense_free(dense);
+    return passport;
+}
+
+static PyObject *known_unpack(KnownObject *self, PyObject *args)
+{
+    kest_state *state = kest_state_of((PyObject *)self);
+    PyObject *text;
+    Py_ssize_t max_bytes, max_entries;
+    const char *key;
+    kest_str view;
+    caps limit;
+
+    if (!PyArg_ParseTuple(args, "sUnn:unpack", &key, &text, &max_bytes, &max_entries))
+        return NULL;
+    if (kest_str_view(state, text, key, &view) < 0)
+        return NULL;
+    limit = (caps){max_bytes > 0 ? (size_t)max_bytes : 0, max_entries > 0 ? (size_t)max_entries : 0};
+    if (strcmp(key, "kest.passport") == 0)
+        return unpack_text(self, state, view, limit);
+    if (strcmp(key, "kest.passport_z") == 0)
+        return unpack_z(self, state, view, limit);
+    if (strcmp(key, "kest.passport_d") == 0)
+        return unpack_dense(self, state, view, limit);
+    return PyErr_Format(PyExc_ValueError, "no form of a passport is called %s", key);
+}
+
+/* --- verify --- */
+
+/* Those nodes that are not known, and their places in the passport. */
+typedef struct task {
+    kest_node **fresh; /* borrowed from what is pinned */
+    size_t *places;
+    size_t count;
+} task;
+
+static void task_free(task *t)
+{
+    kest_free(t->fresh);
+    kest_free(t->places);
+}
+
+static int task_fill(task *t, const kest_pinned *all, const kest_known *known)
+{
+    *t = (task){kest_calloc(all->count + 1, sizeof(kest_node *)), kest_calloc(all->count + 1, sizeof(size_t)), 0};
+    if (!t->fresh || !t->places) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (size_t i = 0; i < all->count; i++) {
+        if (kest_known_has(known, all->nodes[i]))
+            continue;
+        t->places[t->count] = i;
+        t->fresh[t->count++] = all->nodes[i];
+    }
+    return 0;
+}
+
+/* The dense form goes to where the next one like it will be looked for. */
+static void keep_arrived(KnownObject *self, PassportObject *passport)
+{
+    kest_dense *dense = passport->arrived;
+
+    passport->arrived = NULL;
+    if (dense && passport->builder && passport->builder->count == kest_dense_count(dense))
+        (void)kest_known_keep(self->known, dense, passport->builder);
+    else
+        kest_dense_free(dense);
+}
+
+static PyObject *known_verify(KnownObject *self, PyObject *args)
+{
+    kest_state *state = kest_state_of((PyObject *)self);
+    PyObject *passport, *result = NULL;
+    long threads = 0;
+    kest_verdict verdict;
+    kest_pinned all;
+    task t = {NULL, NULL, 0};
+
+    if (!PyArg_ParseTuple(args, "O!|l:verify", state->passport_type, &passport, &threads))
+        return NULL;
+    if (kest_passport_pin(state, (PassportObject *)passport, &all) < 0 || task_fill(&t, &all, self->known) < 0)
+        goto done;
+    kest_verify_run(state, t.fresh, t.count, ((KeyringObject *)self->ring)->ring, threads, &verdict);
+    if (verdict.status != KEST_OK) {
+        kest_raise_verification(state, verdict.status, t.places[verdict.index]);
+        goto done;
+    }
+    for (size_t i = 0; i < t.count; i++)
+        kest_known_add(self->known, t.fresh[i]);
+    keep_arrived(self, (PassportObject *)passport);
+    result = Py_NewRef(Py_None);
+done:
+    task_free(&t);
+    kest_pinned_drop(&all);
+    return result;
+}
+
+static PyObject *known_missing(KnownObject *self, PyObject *passport)
+{
+    kest_state *state = kest_state_of((PyObject *)self);
+    kest_pinned all;
+    size_t missing = 0;
+    int failed;
+
+    if (Py_TYPE(passport) != state->passport_type)
+        return PyErr_Format(PyExc_TypeError, "a Passport is needed, not %s", Py_TYPE(passport)->tp_name);
+    failed = kest_passport_pin(state, (PassportObject *)passport, &all) < 0;
+    for (size_t i = 0; !failed && i < all.count; i++)
+        missing += !kest_known_has(self->known, all.nodes[i]);
+    kest_pinned_drop(&all);
+    return failed ? NULL : PyLong_FromSize_t(missing);
+}
+
+static PyMethodDef known_methods[] = {
+    {"unpack", (PyCFunction)known_unpack, METH_VARARGS,
+     "unpack(key, value, max_bytes, max_entries, /)\n--\n\nThe passport in a value of kest.passport, kest.passport_z or "
+     "kest.passport_d, sharing the entries that it begins with and that are known. Verifies nothing. BaggageError when corrupt or "
+     "above a cap."},
+    {"verify", (PyCFunction)known_verify, METH_VARARGS,
+     "verify(passport, threads=0, /)\n--\n\nVerifies what is not known of a passport, and knows it from then on. "
+     "VerificationError as from verify_passport()."},
+    {"missing", (PyCFunction)known_missing, METH_O, "missing(passport, /)\n--\n\nHow many of its entries verify() would look at."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot known_slots[] = {
+    {Py_tp_new, known_new},
+    {Py_tp_dealloc, known_dealloc},
+    {Py_tp_methods, known_methods},
+    {Py_mp_length, known_length},
+    {Py_tp_doc, "KnownEntries(ring, capacity=16384, max_bytes=33554432)\n--\n\nEntries that verified under `ring`: a passport that "
+                "begins with them is read and verified at the cost of the rest. Bounded: the oldest are forgotten. Thread-safe."},
+    {0, NULL},
+};
+
+PyType_Spec kest_known_spec = {"kest._kestcore.KnownEntries", sizeof(KnownObject), 0,
+                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE, known_slots};
