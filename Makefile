@@ -12,7 +12,7 @@ help:
 	@echo "make demo            a governed, signed and verified pipeline over real data (a minute at first)"
 	@echo "make demo-delegation a user delegates to an agent: five services, an OIDC issuer, Redis, and the attacks on them"
 	@echo "make test            C and Python tests (two to four minutes)"
-	@echo "make test-services   tests against real servers and processes (a minute)"
+	@echo "make test-services   tests against real servers and processes (three minutes, five at first)"
 	@echo "make check           lint, types, C warnings, duplicates (a minute)"
 	@echo "make bench           speed and memory against the reference stack (four minutes)"
 	@echo "make test-sanitized  the tests over an ASan and UBSan build (ten minutes)"
@@ -40,9 +40,9 @@ test: setup test-c
 	@tools/system-packages redis-server || true
 	$(BIN)/python -m pytest -q --ignore=tests/services
 
-# Real servers and processes: Redis, an OIDC issuer, five services.
+# Real servers and processes: Redis, an OIDC issuer, Keycloak, services, a fresh installation.
 test-services: setup
-	@tools/system-packages redis-server nodejs npm
+	@tools/system-packages redis-server nodejs npm curl
 	$(BIN)/python -m pytest -q tests/services
 
 test-c: setup
