@@ -21,12 +21,14 @@ ROOT = Path(__file__).resolve().parents[2]
 INSTALL = ROOT / "tools/services/keycloak/install"
 REALMS = Path(__file__).resolve().parent / "keycloak"
 UNAVAILABLE = 69  # what INSTALL answers where Keycloak cannot be had
-START = 180.0
+START = 300.0
 """Seconds that it may take to start: 10 on an idle machine."""
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
-_LISTENS = re.compile(r"Listening on: http://127\.0\.0\.1:(\d+)\. Management interface listening on http://127\.0\.0\.1:(\d+)")
+_LISTENS = re.compile(
+    r"Listening on: http://127\.0\.0\.1:(\d+)\. Management interface listening on http://127\.0\.0\.1:(\d+)"
+)
 
 
 class Keycloak:

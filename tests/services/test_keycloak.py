@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -20,8 +22,8 @@ from kest.http.jwks import KeySet
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "http"))
 
-from keycloak_server import ACCESS_TOKEN, Keycloak, running  # noqa: E402
-from wire import serving  # noqa: E402
+from keycloak_server import ACCESS_TOKEN, INSTALL, UNAVAILABLE, Keycloak, running
+from wire import serving
 
 AUDIENCE = "kest-api"
 WORKER = LocalEd25519Provider("spiffe://kest.test/worker", seed=b"w" * 32)
@@ -71,6 +73,7 @@ def service(keycloak: Keycloak, **settings: Any) -> Iterator[Site]:
         "jwks_uri": keycloak.jwks_uri(),
         "issuer": keycloak.issuer(),
         "audience": AUDIENCE,
+        "agent_claims": ("client_id",),
         "leeway": 0,
         "required": True,
         "jwks_min_interval": 0.0,
@@ -149,6 +152,23 @@ def test_roles_that_are_null_or_missing(path: str, keycloak: Keycloak, site: Sit
         assert by_role.accepted(token)["task"] is None
 
 
+def test_an_archive_that_is_not_the_pinned_one_is_not_installed(tmp_path: Path) -> None:
+    stub = tmp_path / "bin/mvn"
+    stub.parent.mkdir()
+    stub.write_text('#!/bin/sh\nfor last; do :; done\necho other > "${last#-DoutputDirectory=}/$(ls)"\n', "utf-8")
+    stub.chmod(0o755)
+    cwd = tmp_path / "names"
+    cwd.mkdir()
+    (cwd / (INSTALL.parent / "keycloak.sha256").read_text("utf-8").split()[1]).touch()
+    cache = tmp_path / "cache"
+    environment = {**os.environ, "PATH": f"{stub.parent}{os.pathsep}{os.environ['PATH']}", "KEST_SERVICES": str(cache)}
+    done = subprocess.run([str(INSTALL)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode not in (0, UNAVAILABLE)
+    assert "checksum" in done.stderr
+    assert done.stdout == ""
+    assert list(cache.iterdir()) == []
+
+
 # --- what is refused ---
 
 
@@ -219,20 +239,23 @@ def test_a_plain_exchange_names_the_user_and_no_actor(
     assert (before["azp"], after["azp"]) == ("portal", "kest-agent")
     assert after["aud"] == AUDIENCE
 
-    # Whose name counts as the agent's without `act` is the service's choice: nobody's, or the client's it was issued to.
-    with service(keycloak, agent_claims=()) as strict:
-        said = strict.accepted(token)
-        assert (said["user"], said["agent"]) == (before["sub"], None)
-        asked = recording.asked[-1][1]
-        assert (asked["user"], asked["agent"], asked["subject"]["agent"]) == (before["sub"], None, None)
-        assert strict.accepted(subject)["agent"] is None
+    def asked() -> tuple[Any, Any, Any]:
+        context = recording.asked[-1][1]
+        return context["user"], context["agent"], context["subject"]["agent"]
+
     said = site.accepted(token)
-    assert (said["user"], said["agent"]) == (before["sub"], "kest-agent")
+    assert (said["user"], said["agent"]) == (before["sub"], None)
+    assert asked() == (before["sub"], None, None)
+    # To take the client that the token was issued to for the agent is a service's explicit choice.
+    with service(keycloak, agent_claims=("azp",)) as chosen:
+        said = chosen.accepted(token)
+        assert (said["user"], said["agent"]) == (before["sub"], "kest-agent")
+        assert chosen.accepted(subject)["agent"] == "portal"
 
 
 def test_an_exchange_that_was_not_allowed_gives_no_token(keycloak: Keycloak) -> None:
     subject = keycloak.login("alice", "portal")["access_token"]
-    with pytest.raises(AssertionError, match="not enabled|not allowed|unauthorized"):
+    with pytest.raises(AssertionError, match=r"not enabled|not allowed|unauthorized"):
         keycloak.exchange(subject, "elsewhere")
 
 
