@@ -25,7 +25,7 @@ $(VENV)/.ready: pyproject.toml setup.py examples/requirements.txt $(SOURCES)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "preparing $(VENV)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade pip
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev]" -r examples/requirements.txt
+	@PYTHONWARNINGS='ignore:Editable installation' $(BIN)/python -m pip install -q --disable-pip-version-check -e ".[dev]" -r examples/requirements.txt
 	@touch $@
 
 demo: setup

@@ -209,7 +209,7 @@ def command_lines(arguments: tuple[str, ...]) -> list[str]:
             lines.append(option)
         else:
             lines[-1] += f" {option}"
-    return [f"  {line}" for line in lines]
+    return [f"  {lines[0]}", *(f"    {line}" for line in lines[1:])]
 
 
 def shown(path: Path) -> str:

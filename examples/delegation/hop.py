@@ -21,7 +21,7 @@ class Work(BaseModel):
     """What one hop hands to the next."""
 
     readings: list[float] = Field(max_length=1000)
-    report: dict[str, float] = {}
+    report: dict[str, int | float] = {}
 
 
 def clean(work: Work) -> Work:
@@ -32,7 +32,7 @@ def clean(work: Work) -> Work:
 
 def summarise(work: Work) -> Work:
     """hop2: numbers instead of readings."""
-    report = {"count": float(len(work.readings)), "mean": mean(work.readings), "highest": max(work.readings)}
+    report = {"count": len(work.readings), "mean": mean(work.readings), "highest": max(work.readings)}
     return Work(readings=[], report=report)
 
 

@@ -34,7 +34,7 @@ from kest import Passport
 from kest.cli.terminal import Column, fold, table
 
 JOB = {"task": "process-data", "readings": [21.4, 21.9, 22.3, 999.0, 21.7, 20.8, -40.0, 22.1, 21.5]}
-REPORT = {"count": 7.0, "mean": 21.67, "highest": 22.3}
+REPORT = {"count": 7, "mean": 21.67, "highest": 22.3}
 # Service, operation, trust, policy, and the actors that its token named, the current one first.
 EXPECTED: list[tuple[str, str, int, str, list[str]]] = [
     ("kest-agent", "delegate", 10, "delegation_policy", []),
