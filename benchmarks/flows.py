@@ -1,0 +1,80 @@
+"""Requests that carry lineage: HTTP/1.1 bytes, each with a passport whose last entry nobody has seen before.
+
+Made from `Hops`, so that what is verified looks like what real services sign. A cache that remembers whole passports, or
+whole headers, gains nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.hops import Hops
+from kest._kestcore import Passport, b64url_decode, pack_dense, pack_z, parse
+from kest.core.baggage import BaggageManager
+from kest.http.baggage_header import format_member, join_header
+
+__all__ = ["BODY", "PATH", "Flow", "Signed", "request"]
+
+PATH, BODY = "/orders/7", b'{"order":7}'
+HEAD = f"GET {PATH} HTTP/1.1\r\nhost: 127.0.0.1\r\nuser-agent: benchmark\r\naccept: */*\r\n".encode()
+
+
+def request(header: bytes | None) -> bytes:
+    """A GET with this ``baggage`` header."""
+    return HEAD + (b"\r\n" if header is None else b"baggage: " + header + b"\r\n\r\n")
+
+
+class Signed:
+    """One entry as the bare primitive sees it."""
+
+    def __init__(self, jws: str, keys: Mapping[str, bytes]) -> None:
+        message, _, signature = jws.rpartition(".")
+        header: Any = parse(b64url_decode(message.partition(".")[0]))
+        self.message, self.signature = message.encode("ascii"), b64url_decode(signature)
+        self.key = keys[header["kid"]]
+
+
+class Flow:
+    """``known`` entries that the receiver has seen, and any number of passports that go on from there."""
+
+    def __init__(self, known: int, new: int, form: str, seed: int = 30, services: int = 2, identity: bool = False) -> None:
+        self.hops = Hops(seed=seed, services=services)
+        self.prefix = self.hops.walk(known)
+        self.new, self.form, self.identity = new, form, identity
+        self.records: dict[str, str] = {}
+        """What the claim checks of these headers stand for."""
+
+    @property
+    def keys(self) -> dict[str, bytes]:
+        return self.hops.keys
+
+    def passport(self) -> Passport:
+        """A passport that has not been there before."""
+        self.hops.passport = self.prefix
+        return self.hops.walk(self.new)
+
+    def header(self, passport: Passport | None = None) -> bytes:
+        """The ``baggage`` header for a new passport, or for this one."""
+        passport = self.passport() if passport is None else passport
+        values = self._values(passport)
+        if self.identity:
+            who: Any = parse(self.hops.labels["kest.identity"])
+            values |= {f"kest.{name}": who[name] for name in ("user", "agent", "task")}
+        return join_header([], [format_member(key, value) for key, value in values.items()])
+
+    def _values(self, passport: Passport) -> dict[str, str]:
+        if self.form == "claim":
+            return BaggageManager.pack(passport, self.records, limit=0)
+        pack = {"": Passport.serialize, "_z": pack_z, "_d": pack_dense}[self.form]
+        packed = pack(passport)
+        if packed is None:
+            raise AssertionError("the dense form does not exist for this passport")
+        return {f"kest.passport{self.form}": packed, "kest.chain_tip": passport.chain_tip}
+
+    def requests(self, count: int) -> list[bytes]:
+        return [request(self.header()) for _ in range(count)]
+
+    def signed(self) -> list[Signed]:
+        """The new entries of one passport."""
+        return [Signed(jws, self.keys) for jws in self.passport().entries[-self.new :]]
