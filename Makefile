@@ -14,7 +14,7 @@ help:
 	@echo "make test            C and Python tests (two to four minutes)"
 	@echo "make test-services   tests against real servers and processes (three minutes, five at first)"
 	@echo "make check           lint, types, C warnings, duplicates (a minute)"
-	@echo "make bench           speed and memory against the reference stack (four minutes)"
+	@echo "make bench           speed and memory against the reference stack (six minutes)"
 	@echo "make test-sanitized  the tests over an ASan and UBSan build (ten minutes)"
 	@echo "make test-pythons    pip install . and the unit tests on each installed Python 3.10 to 3.13"
 

@@ -6,11 +6,13 @@ whole headers, gains nothing here.
 
 from __future__ import annotations
 
+import itertools
+import random
 from collections.abc import Mapping
 from typing import Any
 
 from benchmarks.hops import Hops
-from kest._kestcore import Passport, b64url_decode, pack_dense, pack_z, parse
+from kest._kestcore import Passport, Signer, b64url_decode, pack_dense, pack_z, parse
 from kest.core.baggage import BaggageManager
 from kest.http.baggage_header import format_member, join_header
 
@@ -18,6 +20,8 @@ __all__ = ["BODY", "PATH", "Flow", "Signed", "request"]
 
 PATH, BODY = "/orders/7", b'{"order":7}'
 HEAD = f"GET {PATH} HTTP/1.1\r\nhost: 127.0.0.1\r\nuser-agent: benchmark\r\naccept: */*\r\n".encode()
+
+_flows = itertools.count()
 
 
 def request(header: bytes | None) -> bytes:
@@ -38,8 +42,11 @@ class Signed:
 class Flow:
     """``known`` entries that the receiver has seen, and any number of passports that go on from there."""
 
-    def __init__(self, known: int, new: int, form: str, seed: int = 30, services: int = 2, identity: bool = False) -> None:
-        self.hops = Hops(seed=seed, services=services)
+    def __init__(
+        self, known: int, new: int, form: str, seed: int = 30, services: int = 2, identity: bool = False
+    ) -> None:
+        self.hops = Hops(seed=seed, services=services)  # the same keys in every flow
+        self.hops.rng = random.Random(f"{seed}/{next(_flows)}")  # and no entry that is in another
         self.prefix = self.hops.walk(known)
         self.new, self.form, self.identity = new, form, identity
         self.records: dict[str, str] = {}
@@ -53,6 +60,11 @@ class Flow:
         """A passport that has not been there before."""
         self.hops.passport = self.prefix
         return self.hops.walk(self.new)
+
+    def forged(self) -> Passport:
+        """A new root in the name of a trusted service, which did not sign it; its links and its tip are in order."""
+        self.hops.passport, self.hops.at = Passport(), 0
+        return self.hops.hop(Signer(self.hops.workloads[0].principal, bytes(32)))
 
     def header(self, passport: Passport | None = None) -> bytes:
         """The ``baggage`` header for a new passport, or for this one."""

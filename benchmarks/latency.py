@@ -25,7 +25,9 @@ def percentile(took: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
-def _round(servers: Sequence[Served], flow: Flow, busy: bool, modes: Sequence[str], turn: int) -> dict[str, list[float]]:
+def _round(
+    servers: Sequence[Served], flow: Flow, busy: bool, modes: Sequence[str], turn: int
+) -> dict[str, list[float]]:
     """Milliseconds of each request: bare, and under Kest with each lock policy."""
     bare, kest = servers
     requests = round(RATE * SECONDS)
@@ -53,7 +55,9 @@ def measure(budget: Budget) -> list[Row]:
             beside = "beside a busy thread" if busy else "alone"
             rounds = [_round(servers, flow, busy, modes, turn) for turn in range(budget.rounds(5, 2))]
 
-            def each(value: Callable[[dict[str, list[float]]], float], rounds: list[dict[str, list[float]]] = rounds) -> list[float]:
+            def each(
+                value: Callable[[dict[str, list[float]]], float], rounds: list[dict[str, list[float]]] = rounds
+            ) -> list[float]:
                 return [value(one) for one in rounds]
 
             for name, share in (("p50", 0.5), ("p99", 0.99)):

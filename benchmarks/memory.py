@@ -3,11 +3,41 @@
 from __future__ import annotations
 
 from benchmarks import child
+from benchmarks.flows import Flow, request
 from benchmarks.measure import Budget, Row, row
+from benchmarks.served import Served
 
 __all__ = ["measure"]
 
 ENTRIES = 10_000
+BLOCK = 1000
+
+
+def _served(count: int) -> Row:
+    """Resident memory of a server over requests of all kinds, once its bounded memory of what it has verified is full."""
+    one, seen, new = Flow(0, 1, ""), Flow(9, 1, "_z"), Flow(0, 10, "_z")
+
+    def block() -> list[bytes]:
+        parts = one.requests(BLOCK // 2), seen.requests(BLOCK * 2 // 5), new.requests(BLOCK // 10)
+        return [request(seen.header(seen.prefix)), *(ask for part in parts for ask in part)]
+
+    with Served("kest", "httptools", one.keys) as served:
+        for _ in range(7):  # 70,000 entries: more than are remembered
+            served.client.closed(new.requests(BLOCK))
+        for _ in range(3):
+            served.client.closed(block())
+        before = int(served.ask("resident"))
+        samples = []
+        for _ in range(count // BLOCK):
+            served.client.closed(block())
+            samples.append(int(served.ask("resident")) - before)
+    return row(
+        f"resident memory after {count:,} requests",
+        [samples[-1] / 1e6],
+        at_most=2.0,
+        unit="MB",
+        note=f"at most {max(samples) / 1e6:.2f} MB on the way, of {before / 1e6:.0f} MB; 10,000 requests of warm-up",
+    )
 
 
 def measure(budget: Budget) -> list[Row]:
@@ -31,4 +61,5 @@ def measure(budget: Budget) -> list[Row]:
             unit="MB",
             note=f"at most {flat['most'] / 1e6:.2f} MB on the way; 100,000 calls of warm-up",
         ),
+        _served(100_000 if budget.scale >= 1 else 5000),
     ]

@@ -36,7 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("subjects", nargs="*", metavar="subject", help=f"of {', '.join(SUBJECTS)}; all by default")
     parser.add_argument(
-        "--quick", action="store_true", help="a fifth of the rounds; 100,000 calls in place of 1,000,000, 5,000 requests of 100,000"
+        "--quick",
+        action="store_true",
+        help="a fifth of the rounds; 100,000 calls in place of 1,000,000, 5,000 requests of 100,000",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers to FILE")
     parser.add_argument("--write", action="store_true", help="write benchmarks/RESULTS.md")

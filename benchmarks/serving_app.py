@@ -108,7 +108,7 @@ def main() -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             application(variant, keys),
-            http=protocol,  # type: ignore[arg-type]
+            http=protocol,
             loop="asyncio",
             lifespan="off",
             log_level="warning",
