@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn, cast
 
 from kest.core.cache import CLAIM_TTL
 from kest.errors import ClaimCheckError, ConfigurationError, MissingExtraError, PassportTooLargeError
+from kest.locks import Lock
 
 __all__ = ["RedisCache"]
 
@@ -79,7 +79,7 @@ class RedisCache:
             "socket_connect_timeout": timeout,
             **options,
         }
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._sync: Any = None
         # An async client's connections belong to the event loop that opened them.
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()

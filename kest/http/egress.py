@@ -7,10 +7,10 @@ import hmac
 import logging
 import os
 import re
-import threading
 from collections.abc import Iterable
 
 from kest.errors import ConfigurationError
+from kest.locks import Lock
 
 __all__ = ["ALLOWED_HOSTS_VARIABLE", "EgressGuard", "HostPatterns", "hashed_user", "warn_once"]
 
@@ -21,7 +21,7 @@ _PATTERN = re.compile(r"(?P<name>\*|(?:\*\.)?[^\s*/:@\[\]]+|\[[0-9a-fA-F:.%]+\])
 _HASHED = re.compile(r"hmac-sha256:[0-9a-f]{64}\Z")
 
 _warned: set[str] = set()
-_lock = threading.Lock()
+_lock = Lock()
 
 
 def warn_once(key: str, message: str, *args: object) -> None:
