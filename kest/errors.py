@@ -19,7 +19,9 @@ __all__ = [
     "PassportTooLargeError",
     "PolicyDeniedError",
     "PolicyEngineError",
+    "RejectedLineageError",
     "ResolverError",
+    "TokenError",
     "TrustEvaluationError",
     "VerificationError",
 ]
@@ -81,6 +83,10 @@ class TrustEvaluationError(KestError):
     """A custom trust evaluator raised, or did not answer with an int from 0 to 100."""
 
 
+class TokenError(KestError):
+    """A bearer token is missing, malformed, expired or not from whom it should be. Never quotes the token."""
+
+
 class CanonicalizationError(KestError, ValueError):
     """A value has no RFC 8785 canonical form; ``path`` says where (JSONPath-like, ``$`` is the whole value)."""
 
@@ -112,6 +118,10 @@ class VerificationError(PassportError):
         super().__init__(message)
         self.index = index
         self.reason = reason or message
+
+
+class RejectedLineageError(VerificationError):
+    """Lineage came that nothing here can verify, and the configuration says to refuse such requests."""
 
 
 class PassportTooLargeError(PassportError):

@@ -6,19 +6,11 @@ import json
 from typing import Any
 
 from kest import errors
-from kest.errors import KestError
+from kest.errors import KestError, RejectedLineageError, TokenError
 
 __all__ = ["CONTENT_TYPE", "RejectedLineageError", "TokenError", "problem_body", "problem_document", "status_of"]
 
 CONTENT_TYPE = "application/problem+json"
-
-
-class RejectedLineageError(errors.VerificationError):
-    """Lineage came that nothing here can verify, and the configuration says to refuse such requests."""
-
-
-class TokenError(KestError):
-    """A bearer token is missing, malformed, expired or not from whom it should be. Never quotes the token."""
 
 
 # The first class that fits decides; subclasses stand before their bases.
