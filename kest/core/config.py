@@ -275,11 +275,12 @@ def _from_file(path: Path) -> Settings:
 
 
 def _store_from_file(path: Path, given: object) -> TrustStore:
+    from kest.core.fetch import is_url
     from kest.core.truststore import TrustStore
 
     if not isinstance(given, str) or not given:
-        raise ConfigurationError("trust_store is the path of a JWKS file")
-    return TrustStore.from_jwks(path.parent / given)
+        raise ConfigurationError("trust_store is the path of a JWKS file, or an https URL")
+    return TrustStore.from_jwks(given if is_url(given) else path.parent / given)
 
 
 def _read(path: Path) -> dict[str, Any]:

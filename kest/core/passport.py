@@ -86,7 +86,7 @@ class PassportVerifier:
         elif not isinstance(passport, Passport):
             passport = Passport(passport)
         passport = passport.snapshot()  # what is verified is what the caller gets, whoever adds to it meanwhile
-        principals = verify_passport(passport, store.ring())
+        principals = store.verify(passport, lambda ring: verify_passport(passport, ring))
         if chain_tip is not None and chain_tip != passport.chain_tip:
             raise VerificationError(
                 "passport does not verify: its last entry is not the one it should have (entries may have been cut off)",

@@ -2,69 +2,64 @@
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Iterator, Mapping
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from kest._kestcore import KeyRing, PublicKey
-from kest.core.trust import check_score
-from kest.errors import ConfigurationError, JSONSyntaxError, KestError, KeyFormatError
+from kest._kestcore import KeyRing, Passport, b64url_decode, parse, sha256, verify_passport
+from kest.core.grants import Grant, make_grant, public_key_of
+from kest.core.trust_sources import JWKSSource, KeySnapshot, KeySource, SpiffeBundleSource, jwks_grants
+from kest.core.x5c import GRACE, Authorities, ChainError, Leaf
+from kest.errors import ConfigurationError, KestError, KeyFormatError, VerificationError
 from kest.locks import Lock
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from kest.core.live_document import LiveSettings
 
 __all__ = ["TrustStore", "public_key_of"]
 
-log = logging.getLogger("kest")
+MAX_LEAVES = 4096
+"""Verified certificates that are remembered, the oldest forgotten first: each makes its principal's key known to the core."""
 
-_KINDS = (("OKP", "Ed25519"), ("EC", "P-256"), ("RSA", None))
-FOREVER = 2**62  # milliseconds; any int64 time is before it
-MAX_JWKS_BYTES = 4 * 1024 * 1024
-
-Grant = tuple[str, PublicKey, int, bool, int, int]
+T = TypeVar("T")
 
 
-def public_key_of(key: Any) -> PublicKey:
-    """A public key from what people have: a provider, 32 raw bytes, a JWK dict, or PEM (str or bytes).
+class _Built(NamedTuple):
+    """Keys as the core takes them, and what they were made of."""
 
-    Raises:
-        KeyFormatError: for anything else, secret keys among them.
-    """
-    if isinstance(key, PublicKey):
-        return key
-    if isinstance(key, (bytes, bytearray)):
-        data = bytes(key)
-        if len(data) == 32:
-            return PublicKey.from_raw(data)
-        if data.lstrip().startswith(b"-----BEGIN"):
-            return PublicKey.from_pem(data)
-        raise KeyFormatError(f"a raw Ed25519 public key is 32 bytes, not {len(data)}; other kinds come as JWK or PEM")
-    if isinstance(key, str):
-        return PublicKey.from_pem(key)
-    if isinstance(key, Mapping):
-        if "d" in key:
-            raise KeyFormatError("this JWK holds a secret key; a trust store takes public ones")
-        return PublicKey.from_jwk(dict(key))
-    public_jwk = getattr(key, "public_jwk", None)
-    if callable(public_jwk):
-        jwk: Any = public_jwk()
-        return PublicKey.from_jwk(dict(jwk))
-    raise KeyFormatError(f"a key is a provider, 32 raw bytes, a JWK dict or PEM text, not {type(key).__name__}")
+    ring: KeyRing
+    snapshots: tuple[KeySnapshot, ...]
+    authorities: Mapping[str, tuple[Authorities, ...]]
+    until: float
+    grants: tuple[Grant, ...]
+    """Without those of certificates."""
 
 
 class TrustStore:
     """Maps principals to the keys that they sign with. Thread-safe; a verification sees one consistent state.
 
-    ``TrustStore({"spiffe://example.org/agent": provider_or_key, ...})``; a list of keys is allowed as a value.
+    ``TrustStore({"spiffe://example.org/agent": provider_or_key, ...})``; a list of keys is allowed as a value. Further keys
+    come from sources that are kept up to date: JWK sets (`from_jwks`), SPIFFE bundles (`from_spiffe_bundle`), or anything
+    else that is a `KeySource` (`add_source`). A store with sources may be closed, or used in a ``with`` statement, to end
+    what they run in the background; nothing of it keeps an interpreter from ending.
     """
 
     def __init__(self, keys: Mapping[str, Any] | None = None) -> None:
         self._lock = Lock()
-        self._grants: list[Grant] = []
-        self._ring: KeyRing | None = None
+        self._static: tuple[Grant, ...] = ()
+        self._sources: tuple[KeySource, ...] = ()
+        self._removed: frozenset[str] = frozenset()
+        self._leaves: OrderedDict[bytes, Leaf] = OrderedDict()
+        self._built: _Built | None = None
         for principal, key in (keys or {}).items():
             for one in key if isinstance(key, (list, tuple)) else (key,):
                 self.add(principal, one)
+
+    # --- what is believed ---
 
     def add(
         self,
@@ -86,120 +81,252 @@ class TrustStore:
             not_before, not_after: Unix milliseconds, inclusive, compared with the time in the entry. A principal may
                 have several keys, so that keys can be rotated.
         """
-        if not isinstance(principal, str) or not principal:
-            raise KeyFormatError("a principal is a non-empty str")
-        check_score(max_trust, "max_trust")
-        if not isinstance(may_sanitise, bool):
-            raise TypeError("may_sanitise must be a bool")
-        for name, value in (("not_before", not_before), ("not_after", not_after)):
-            if value is not None and type(value) is not int:
-                raise TypeError(f"{name} is Unix milliseconds (int), not {type(value).__name__}")
-        start, end = (0 if not_before is None else not_before), (FOREVER if not_after is None else not_after)
-        if start > end:
-            raise ConfigurationError("not_before is later than not_after: the key would never be valid")
-        grant = (principal, public_key_of(key), max_trust, may_sanitise, start, end)
+        grant = make_grant(
+            principal, key, max_trust=max_trust, may_sanitise=may_sanitise, not_before=not_before, not_after=not_after
+        )
         with self._lock:
-            self._grants.append(grant)
-            self._ring = None
+            self._static = (*self._static, grant)
+            self._built = None
 
     def remove(self, principal: str) -> bool:
-        """Forget every key of ``principal``; whether there was one."""
+        """Believe nothing of ``principal`` any more: its keys are forgotten, and what sources say of it does not count.
+        Keys that are added for it afterwards do. Returns whether there was a key."""
+        found = principal in self
         with self._lock:
-            kept = [grant for grant in self._grants if grant[0] != principal]
-            found = len(kept) != len(self._grants)
-            self._grants, self._ring = kept, None
+            self._static = tuple(grant for grant in self._static if grant[0] != principal)
+            self._removed |= {principal}
+            self._built = None
         return found
 
-    def ring(self) -> KeyRing:
-        """The keys as the C core takes them: an immutable snapshot."""
-        ring = self._ring
-        if ring is None:
-            with self._lock:
-                ring = self._ring = KeyRing(self._grants)
-        return ring
-
-    def __contains__(self, principal: object) -> bool:
-        return any(grant[0] == principal for grant in self._grants)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(dict.fromkeys(grant[0] for grant in self._grants))
-
-    def __len__(self) -> int:
-        return len(self._grants)
-
-    def __repr__(self) -> str:
-        return f"<TrustStore of {len(self)} keys>"
+    def add_source(self, source: KeySource) -> None:
+        """Believe what ``source`` vouches for, now and later."""
+        if not isinstance(source, KeySource):
+            raise TypeError(f"a key source has snapshot, refresh_soon and close; {type(source).__name__} does not")
+        with self._lock:
+            self._sources = (*self._sources, source)
+            self._built = None
 
     @classmethod
-    def from_jwks(cls, source: str | Path | Mapping[str, Any]) -> TrustStore:
-        """From a JWK set (RFC 7517, section 5): a file, or the parsed dict. Each key's ``kid`` is the principal.
+    def from_jwks(cls, source: str | Path | Mapping[str, Any], **settings: Unpack[LiveSettings]) -> TrustStore:
+        """From a JWK set (RFC 7517, section 5): a file, an https URL, or the parsed dict. A key's ``kid`` is the principal.
 
         Private members of Kest's own (RFC 7517, section 4, allows them) say what a key may do: ``kest_max_trust``,
         ``kest_may_sanitise``, ``kest_not_before``, ``kest_not_after``.
+
+        A file is read again when it changes. A URL is fetched now, and from the first verification on in the background.
+        A principal that nobody knows, or a signature that does not match, causes a fetch, which the request that shows it
+        does not wait for. While the set cannot be fetched, the last good one counts, but not for ever.
+
+        Args:
+            source: where the keys are.
+            settings: for a file or URL: ``refresh`` (300 s between fetches; Cache-Control: max-age makes it less),
+                ``lifetime`` (86,400 s for which the last good set is believed), ``timeout`` (5 s a fetch), ``min_interval``
+                (10 s between two fetches at least), ``allow_http`` (False: http for this machine only).
+
+        Raises:
+            ConfigurationError: it cannot be read or fetched now.
+            KeyFormatError: it is no JWK set, or one of its keys is malformed.
         """
-        document, where = (source, "JWK set") if isinstance(source, Mapping) else (_read_jwks(source), str(source))
-        keys = document.get("keys")
-        if not isinstance(keys, list):
-            raise KeyFormatError(f"{where}: a JWK set is an object with a list 'keys' (RFC 7517, section 5)")
         store = cls()
-        for index, jwk in enumerate(keys):
-            try:
-                store._add_jwk(jwk)
-            except (KestError, TypeError, ValueError) as error:
-                raise KeyFormatError(f"{where}: keys[{index}]: {error}") from error
+        if not isinstance(source, Mapping):
+            store.add_source(JWKSSource(source, **settings))
+        elif settings:
+            raise ConfigurationError(f"{', '.join(sorted(settings))}: only for keys in a file or at a URL")
+        else:
+            store._static = _jwk_set(source)
         return store
 
-    def _add_jwk(self, jwk: Any) -> None:
-        if not isinstance(jwk, Mapping) or not isinstance(jwk.get("kid"), str):
-            raise KeyFormatError("each key is an object whose 'kid' names the principal")
-        if jwk.get("use", "sig") != "sig" or (
-            isinstance(jwk.get("kty"), str) and (jwk["kty"], jwk.get("crv")) not in _KINDS
-        ):
-            # A set may hold keys for other purposes; section 5 says to ignore them.
-            log.info("key %r of a JWK set is not for signatures that Kest verifies; ignored", jwk["kid"])
-            return
-        self.add(
-            jwk["kid"],
-            jwk,
-            max_trust=jwk.get("kest_max_trust", 100),
-            may_sanitise=jwk.get("kest_may_sanitise", True),
-            not_before=jwk.get("kest_not_before"),
-            not_after=jwk.get("kest_not_after"),
+    @classmethod
+    def from_spiffe_bundle(
+        cls,
+        source: Any,
+        trust_domain: Any = None,
+        *,
+        max_trust: int = 100,
+        may_sanitise: bool = True,
+        grace: float | None = GRACE,
+        **settings: Unpack[LiveSettings],
+    ) -> TrustStore:
+        """From the X.509 authorities of a SPIFFE trust domain: entries of its workloads verify by their certificate chains.
+
+        Args:
+            source: a bundle document (a path, an https URL or the parsed dict), CA certificates (PEM or DER, a path or a
+                list), or an ``X509Bundle``, ``X509BundleSet`` or ``X509Source`` of the package ``spiffe``.
+            trust_domain: whose authorities these are, such as ``example.org``. Only an ``X509Bundle`` says it itself.
+            max_trust, may_sanitise: rights of every workload of the domain; see `add`.
+            grace: seconds after the end of a certificate for which entries that were made before it still verify; None: for
+                ever, for checking old passports offline.
+            settings: for a path or URL, those of `from_jwks`.
+
+        Raises:
+            ConfigurationError: it cannot be read or fetched now, or there is no trust domain.
+            KeyFormatError: it is no bundle.
+        """
+        store = cls()
+        store.add_source(
+            SpiffeBundleSource(
+                source, trust_domain, max_trust=max_trust, may_sanitise=may_sanitise, grace=grace, **settings
+            )
         )
+        return store
 
+    def close(self) -> None:
+        """End what the sources run in the background. What they last knew counts until it expires."""
+        for source in self._sources:
+            source.close()
 
-def _read_jwks(source: str | Path) -> dict[str, Any]:
-    text = str(source)
-    if text.startswith(("http://", "https://")):
-        raw = _fetch(text)
-    else:
+    def __enter__(self) -> TrustStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __contains__(self, principal: object) -> bool:
+        return any(grant[0] == principal for grant in self._current().grants)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict.fromkeys(grant[0] for grant in self._current().grants))
+
+    def __len__(self) -> int:
+        return len(self._current().grants)
+
+    def __bool__(self) -> bool:
+        return bool(self._sources) or len(self) > 0
+
+    def __repr__(self) -> str:
+        return f"<TrustStore of {len(self)} keys and {len(self._sources)} sources>"
+
+    # --- verification ---
+
+    def ring(self) -> KeyRing:
+        """The keys as the C core takes them: an immutable snapshot. It lacks those of certificates not seen before."""
+        return self._current().ring
+
+    def verify(self, passport: Passport, check: Callable[[KeyRing], T]) -> T:
+        """``check`` with the keys that this passport needs, those of its certificate chains among them.
+
+        Raises:
+            VerificationError: from ``check``, or because a chain proves nothing; with what is wrong with the sources.
+        """
         try:
-            with Path(source).open("rb") as file:
-                raw = file.read(MAX_JWKS_BYTES + 1)
-        except OSError as error:
-            raise ConfigurationError(f"cannot read the key file {text}: {error.strerror}") from None
-    if len(raw) > MAX_JWKS_BYTES:
-        raise KeyFormatError(f"{text}: more than {MAX_JWKS_BYTES} bytes")
+            return check(self._ring_for(passport))
+        except VerificationError as error:
+            if error.index is None or not self._sources:
+                raise
+            # Perhaps a newer key explains it. Whoever sent this does not get to wait for it: it could be anybody.
+            for source in self._sources:
+                source.refresh_soon()
+            problems = [one.problem for one in self._current().snapshots if one.problem is not None]
+            if not problems or _header(passport.entries[error.index]).get("kid") in self:
+                raise
+            said = "; ".join(("", *problems))
+            raise VerificationError(f"{error}{said}", index=error.index, reason=f"{error.reason}{said}") from None
+
+    # --- inside ---
+
+    def _current(self) -> _Built:
+        built = self._built
+        sources = self._sources
+        if built is not None:
+            if not sources:
+                return built
+            if time.time() < built.until and all(
+                source.snapshot() is known for source, known in zip(sources, built.snapshots, strict=False)
+            ):
+                return built
+        with self._lock:
+            return self._build()
+
+    def _build(self) -> _Built:
+        """The lock is held."""
+        now = time.time()
+        snapshots = tuple(source.snapshot() for source in self._sources)
+        authorities: dict[str, tuple[Authorities, ...]] = {}
+        for one in (authority for snapshot in snapshots for authority in snapshot.authorities):
+            authorities[one.trust_domain] = (*authorities.get(one.trust_domain, ()), one)
+        current = {id(one) for group in authorities.values() for one in group}
+        for digest, leaf in list(self._leaves.items()):
+            gone = id(leaf.authorities) not in current or leaf.grant[0] in self._removed
+            if gone or (leaf.until is not None and leaf.until <= now):
+                del self._leaves[digest]
+        grants = self._static + tuple(
+            grant for snapshot in snapshots for grant in snapshot.grants if grant[0] not in self._removed
+        )
+        learned = dict.fromkeys(leaf.grant for leaf in self._leaves.values())
+        until = min((leaf.until for leaf in self._leaves.values() if leaf.until is not None), default=float("inf"))
+        self._built = built = _Built(KeyRing((*grants, *learned)), snapshots, authorities, until, grants)
+        return built
+
+    def _ring_for(self, passport: Passport) -> KeyRing:
+        built = self._current()
+        if not built.authorities:
+            return built.ring
+        problem = None
+        learned: dict[bytes, Leaf] = {}
+        headers = dict.fromkeys(jws.partition(".")[0] for jws in passport.entries)
+        for header in headers:
+            if (digest := sha256(header.encode())) in self._leaves:
+                continue
+            try:
+                leaf = self._leaf(header, built)
+            except ChainError as error:
+                # The passport is refused, here or before: what else is in it need not be looked at.
+                problem = header, f"the certificate chain (x5c) {error}"
+                break
+            if leaf is not None:
+                learned[digest] = leaf
+        if learned:
+            with self._lock:
+                self._leaves.update(learned)
+                while len(self._leaves) > MAX_LEAVES:
+                    self._leaves.popitem(last=False)
+                built = self._build()
+        if problem is not None:
+            self._refuse(passport, built.ring, *problem)
+        return built.ring
+
+    def _leaf(self, header: str, built: _Built) -> Leaf | None:
+        """The key that a header's chain proves; None where that is not for a chain to prove."""
+        members = _header(f"{header}.")
+        principal, chain = members.get("kid"), members.get("x5c")
+        if not isinstance(principal, str) or not isinstance(chain, list):
+            return None
+        group = built.authorities.get(principal.removeprefix("spiffe://").partition("/")[0], ())
+        if not group or not principal.startswith("spiffe://"):
+            # Nobody here vouches for it; a key of its own may still be known.
+            return None
+        if principal in self._removed:
+            return None
+        first: ChainError | None = None
+        for authorities in group:
+            try:
+                return authorities.leaf(principal, chain)
+            except ChainError as error:
+                first = first or error
+        raise first or ChainError("cannot be verified")
+
+    def _refuse(self, passport: Passport, ring: KeyRing, header: str, reason: str) -> None:
+        """Say what is wrong first: this chain, or an entry before it."""
+        index = next(i for i, jws in enumerate(passport.entries) if jws.partition(".")[0] == header)
+        try:
+            verify_passport(passport, ring)
+        except VerificationError as error:
+            if error.index is not None and error.index < index:
+                raise
+        raise VerificationError(f"entry {index} does not verify: {reason}", index=index, reason=reason)
+
+
+def _header(jws: str) -> dict[str, Any]:
+    """The header of an entry; an empty one when it cannot be read, which the core refuses with its own reason."""
     try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise JSONSyntaxError(f"{text} is not JSON: {error}") from None
-    if not isinstance(document, dict):
-        raise KeyFormatError(f"{text}: a JWK set is an object")
-    return document
+        members = parse(b64url_decode(jws.partition(".")[0]))
+    except (KestError, ValueError):
+        return {}
+    return members if isinstance(members, dict) else {}
 
 
-def _fetch(url: str) -> bytes:
-    import httpx
-
+def _jwk_set(document: Mapping[str, Any]) -> tuple[Grant, ...]:
     try:
-        with httpx.stream("GET", url, timeout=5.0, follow_redirects=False) as response:
-            response.raise_for_status()
-            body = bytearray()
-            for chunk in response.iter_bytes():
-                body += chunk
-                if len(body) > MAX_JWKS_BYTES:
-                    break
-            return bytes(body)
-    except httpx.HTTPError as error:
-        raise ConfigurationError(f"cannot fetch keys from {url}: {error}") from error
+        return jwks_grants(document)
+    except KeyFormatError as error:
+        raise KeyFormatError(f"JWK set: {error}") from error

@@ -14,18 +14,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from kest import _kestcore
-from kest._kestcore import KnownEntries, Passport
+from kest._kestcore import Passport
 from kest.core import config
 from kest.core.baggage import CHAIN_TIP, CLAIM_CHECK, KEYS, MAX_INFLATED, BaggageManager
 from kest.core.cache import SimpleCache
 from kest.core.context import NOBODY, Caller
 from kest.core.trust import ORIGIN_TRUST_MAP
 from kest.core.truststore import TrustStore
-from kest.errors import ClaimCheckError, ConfigurationError, KestError
+from kest.errors import ClaimCheckError, ConfigurationError, KestError, RejectedLineageError
 from kest.http.baggage_header import Baggage, read_baggage
 from kest.http.egress import warn_once
 from kest.http.outgoing import AGENT, MAX_CLAIM, TASK, USER
-from kest.http.problem import RejectedLineageError
 from kest.http.verified import VerifiedEntries
 
 __all__ = ["UNVERIFIED_TAINT", "UNVERIFIED_TRUST", "Arrival", "Edge"]
@@ -118,10 +117,11 @@ class Edge:
         cache = self.cache
         if CLAIM_CHECK in baggage.kest and cache is not None:
             cache = await _fetched(cache, baggage.kest[CLAIM_CHECK])
-        passport, known = self._unpacked(baggage.kest, cache)
-        if known is not None and len(passport) > VERIFY_INLINE and known.missing(passport) > VERIFY_INLINE:
-            await asyncio.to_thread(known.verify, passport)
-        return self._judged(baggage, passport, known)
+        passport, store = self._unpacked(baggage.kest, cache)
+        if store is not None and len(passport) > VERIFY_INLINE:
+            if self._verified.under(store.ring()).missing(passport) > VERIFY_INLINE:
+                await asyncio.to_thread(self._verify, passport, store)
+        return self._judged(baggage, passport, store)
 
     @property
     def cache(self) -> Any:
@@ -144,8 +144,8 @@ class Edge:
             passport = passport.restrict(ORIGIN_TRUST_MAP[self._origin], [])
         return Arrival(passport, NOBODY, baggage.foreign)
 
-    def _unpacked(self, values: Mapping[str, str], cache: Any) -> tuple[Passport, KnownEntries | None]:
-        """The passport, and what of it is known to verify; None without a trust store."""
+    def _unpacked(self, values: Mapping[str, str], cache: Any) -> tuple[Passport, TrustStore | None]:
+        """The passport, and the store that is to verify it."""
         limit = MAX_INFLATED
         if CLAIM_CHECK in values:
             limit = MAX_CLAIM
@@ -153,11 +153,14 @@ class Edge:
                 raise ClaimCheckError("a claim check came without kest.chain_tip, which binds it to its passport")
         store = self._store if self._store is not None else config.settings().trust_store
         known = None if store is None else self._verified.under(store.ring())
-        return BaggageManager.unpack(values, cache, max_bytes=limit, known=known), known
+        return BaggageManager.unpack(values, cache, max_bytes=limit, known=known), store
 
-    def _judged(self, baggage: Baggage, passport: Passport, known: KnownEntries | None) -> Arrival:
-        if known is not None:
-            known.verify(passport)
+    def _verify(self, passport: Passport, store: TrustStore) -> None:
+        store.verify(passport, lambda ring: self._verified.under(ring).verify(passport))
+
+    def _judged(self, baggage: Baggage, passport: Passport, store: TrustStore | None) -> Arrival:
+        if store is not None:
+            self._verify(passport, store)
             return Arrival(passport, _caller(baggage.kest, passport), baggage.foreign, True)
         settings = config.settings()
         mode = self._on_unverified or settings.on_unverified
