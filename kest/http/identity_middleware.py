@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from kest.core.context import caller_var
+from kest.errors import TokenError
 from kest.http.jwks import KeySet
-from kest.http.jwt_verifier import ALGORITHMS, InsecureConfigurationError, JWTVerifier, insecure
+from kest.http.jwt_verifier import ALGORITHMS, TOKEN_TYPES, InsecureConfigurationError, JWTVerifier, insecure
 from kest.http.middleware import IDENTITY, ASGIApp, Receive, Scope, Send, refuse
-from kest.http.problem import TokenError
 
 __all__ = ["KestIdentityMiddleware"]
 
@@ -26,9 +26,11 @@ class KestIdentityMiddleware:
     Args:
         app: the application.
         jwks_uri: where the issuer publishes its keys. Required, unless ``KEST_INSECURE_NO_VERIFY=true``.
-        issuer, audience, algorithms, leeway, user_claim, agent_claims, task_claim: see `JWTVerifier`.
+        issuer, audience, algorithms, leeway, user_claim, agent_claims, task_claim, token_types: see `JWTVerifier`.
         required: refuse requests without a token (401). Without it they run with no user, and policy decides.
         user_salt: know users by salted hashes only (see `hashed_user`); entries, policies and baggage then carry the hash.
+        prefetch: fetch the keys when the server starts the application (ASGI lifespan), so that the first request does not
+            wait for them. It happens in the background: the start is neither delayed nor, when it fails, prevented.
         jwks_refresh, jwks_keep, jwks_timeout, jwks_min_interval: see `KeySet`.
 
     Raises:
@@ -47,8 +49,10 @@ class KestIdentityMiddleware:
         user_claim: str = "sub",
         agent_claims: str | Sequence[str] = ("client_id", "azp"),
         task_claim: str | Sequence[str] = ("scope",),
+        token_types: Sequence[str] = TOKEN_TYPES,
         required: bool = False,
         user_salt: str | bytes | None = None,
+        prefetch: bool = True,
         jwks_refresh: float = 300.0,
         jwks_keep: float = 86400.0,
         jwks_timeout: float = 5.0,
@@ -75,12 +79,16 @@ class KestIdentityMiddleware:
             agent_claims=agent_claims,
             task_claim=task_claim,
             user_salt=user_salt,
+            token_types=token_types,
         )
+        self._prefetch = keys if prefetch else None
         self._required = required
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification, version 3."""
         if scope["type"] not in ("http", "websocket"):
+            if scope["type"] == "lifespan" and self._prefetch is not None:
+                self._prefetch.prefetch()
             await self.app(scope, receive, send)
             return
         token: str | None = None

@@ -2,21 +2,23 @@
 
 The last set that could be fetched stays in force until it expires, so that an issuer that is down for a while stops nobody;
 after that, tokens are refused. An unknown ``kid`` causes a fetch at once, but not more often than every few seconds, whatever
-clients send.
+clients send: here the caller waits for it, in a thread, since the user who has just logged in with a new key is no attacker.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from kest.errors import ConfigurationError
-from kest.http.problem import TokenError
+from kest.core.fetch import FetchError, check_url, fetch
+from kest.errors import ConfigurationError, TokenError
+from kest.locks import Lock
 
 __all__ = ["IssuerKey", "KeySet"]
 
@@ -48,10 +50,11 @@ class KeySet:
     """The signing keys at a JWKS URL (or in a file).
 
     Args:
-        uri: https, or http on this machine; or the path of a file.
+        uri: https, or http on this machine; or the path of a file. Redirects are refused; proxies of the environment are
+            used for other machines only.
         refresh: seconds after which the set is fetched again, in the background.
         keep: seconds for which the last good set counts while the issuer does not answer.
-        timeout: seconds for one fetch.
+        timeout: seconds for one fetch, from the first byte to the last.
         min_interval: seconds between two fetches at least.
     """
 
@@ -64,18 +67,16 @@ class KeySet:
         timeout: float = 5.0,
         min_interval: float = 1.0,
     ) -> None:
-        parts = urlsplit(uri)
-        local = parts.hostname in ("localhost", "127.0.0.1", "::1")
-        if parts.scheme not in ("https", "http", "") or (parts.scheme == "http" and not local):
-            raise ConfigurationError("jwks_uri must be an https URL (http only on this machine) or the path of a file")
+        if urlsplit(uri).scheme:
+            check_url(uri, "jwks_uri")
         if not 0 < refresh <= keep or not timeout > 0 or min_interval < 0:
             raise ConfigurationError("jwks_uri: refresh, keep and timeout are positive, and keep is not below refresh")
         self._uri, self._refresh, self._keep = uri, refresh, keep
         self._timeout, self._min_interval = timeout, min_interval
         self._keys: dict[str | None, list[IssuerKey]] = {}
         self._fetched = self._tried = float("-inf")
-        self._lock = threading.Lock()
-        self._running = False
+        self._lock = Lock()
+        self._runner = 0  # the process in which a thread fetches: in the child of a fork there is none
 
     def has(self, kid: object) -> bool:
         """Whether `find` can answer without fetching."""
@@ -99,6 +100,11 @@ class KeySet:
             return [key for group in keys.values() for key in group]
         return list(keys.get(kid, ())) if isinstance(kid, str) else []
 
+    def prefetch(self) -> None:
+        """Start fetching in the background, so that the first request finds the keys. A failure is logged."""
+        if not self._usable():
+            self._fetch_later()
+
     def _usable(self) -> bool:
         return time.monotonic() - self._fetched <= self._keep
 
@@ -107,16 +113,16 @@ class KeySet:
 
     def _fetch_later(self) -> None:
         with self._lock:
-            if self._running or not self._may_try():
+            if self._runner == os.getpid() or not self._may_try():
                 return
-            self._running = True
+            self._runner = os.getpid()
         threading.Thread(target=self._background, name="kest-jwks", daemon=True).start()
 
     def _background(self) -> None:
         try:
             self._fetch_now()
         finally:
-            self._running = False
+            self._runner = 0
 
     def _fetch_now(self) -> None:
         before = self._tried
@@ -135,16 +141,7 @@ class KeySet:
         if not urlsplit(self._uri).scheme:
             with open(self._uri, "rb") as file:
                 return file.read(MAX_BYTES + 1)
-        import httpx
-
-        body = bytearray()
-        with httpx.stream("GET", self._uri, timeout=self._timeout, follow_redirects=False) as response:
-            response.raise_for_status()
-            for chunk in response.iter_bytes():
-                body += chunk
-                if len(body) > MAX_BYTES:
-                    break
-        return bytes(body)
+        return fetch(self._uri, timeout=self._timeout, max_bytes=MAX_BYTES).body
 
     def _parsed(self, raw: bytes) -> dict[str | None, list[IssuerKey]]:
         if len(raw) > MAX_BYTES:
@@ -186,4 +183,4 @@ def _issuer_key(jwk: dict[str, Any]) -> IssuerKey | None:
 
 
 def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if isinstance(error, ValueError) else type(error).__name__
+    return f"{type(error).__name__}: {error}" if isinstance(error, (ValueError, FetchError)) else type(error).__name__

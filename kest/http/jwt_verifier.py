@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kest.core.context import Caller
-from kest.errors import ConfigurationError, MissingExtraError
+from kest.errors import ConfigurationError, MissingExtraError, TokenError
 from kest.http.egress import hashed_user, warn_once
-from kest.http.problem import TokenError
+from kest.http.token_kind import TOKEN_TYPES, check_kind, token_types_of
 
 if TYPE_CHECKING:
     from kest.http.jwks import KeySet
 
-__all__ = ["ALGORITHMS", "InsecureConfigurationError", "JWTVerifier"]
+__all__ = ["ALGORITHMS", "TOKEN_TYPES", "InsecureConfigurationError", "JWTVerifier"]
 
 log = logging.getLogger("kest.http")
 
@@ -42,6 +42,9 @@ class JWTVerifier:
         leeway: seconds of clock difference that are forgiven.
         user_claim, agent_claims, task_claim: names of claims; a dotted path reaches into objects.
         user_salt: keep users as salted hashes only.
+        token_types: values of the header ``typ`` that access tokens have here (RFC 8725, section 3.11); ``""`` stands for
+            none. With ``["at+jwt"]``, only tokens that say that they are access tokens are taken (RFC 9068, section 4).
+            Whatever it is, ID, refresh and logout tokens are refused where they can be told: see `kest.http.token_kind`.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class JWTVerifier:
         agent_claims: ClaimNames = ("client_id", "azp"),
         task_claim: ClaimNames = ("scope",),
         user_salt: str | bytes | None = None,
+        token_types: Sequence[str] = TOKEN_TYPES,
     ) -> None:
         if isinstance(algorithms, str):
             raise ConfigurationError("algorithms is a list, not one str")
@@ -79,6 +83,7 @@ class JWTVerifier:
         self._leeway = leeway
         self._user, self._agents, self._task = user_claim, _names(agent_claims), _names(task_claim)
         self._salt = user_salt
+        self._types = token_types_of(token_types)
 
     # --- verification ---
 
@@ -113,7 +118,9 @@ class JWTVerifier:
             if algorithm not in key.algorithms:
                 continue
             try:
-                return self._decoded(token, key.key, algorithm)
+                claims = self._decoded(token, key.key, algorithm)
+                check_kind(header, claims, self._types)
+                return claims
             except self._jwt.InvalidSignatureError:
                 continue
             except TokenError as error:

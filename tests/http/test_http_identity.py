@@ -106,7 +106,7 @@ def application(ran: list[Any], order: str = "identity-outside", **settings: Any
 @pytest.fixture(params=["identity-outside", "identity-inside"])
 def site(request: Any, issuer: Issuer) -> Iterator[SimpleNamespace]:
     ran: list[Any] = []
-    settings = {"issuer": ISSUER, "audience": AUDIENCE, "leeway": 5, "jwks_min_interval": 0.0}
+    settings = {"issuer": ISSUER, "audience": AUDIENCE, "leeway": 5, "jwks_min_interval": 0.0, "prefetch": False}
     with serving(application(ran, request.param, jwks_uri=issuer.url, **settings)) as url:
 
         def post(bearer: str | None, baggage: str | None = None) -> httpx.Response:
