@@ -21,7 +21,7 @@ from publisher import BAD, Publisher, body, jwks, publishing, silent
 from wire import ALICE, BOB, HOP, grown, inline, service, serving, until
 
 from kest.core import PassportVerifier, TrustStore, VerificationError, configure, live_document
-from kest.core.fetch import check_url
+from kest.core.fetch import FetchError, check_url, fetch
 from kest.core.trust_sources import JWKSSource, KeySnapshot, KeySource
 from kest.errors import ConfigurationError, KestError, KeyFormatError
 
@@ -169,6 +169,12 @@ def test_a_bad_answer_later_changes_nothing(kind: str, publisher: Publisher) -> 
         asked = publisher.asked
         until(lambda: publisher.asked >= asked + 2)
         assert verifies(store, ALICE)
+
+
+@pytest.mark.parametrize("kind", ["endless", "100 MB"])
+def test_no_more_is_read_than_is_allowed(kind: str) -> None:
+    with publishing(BAD[kind]) as publisher, pytest.raises(FetchError, match="longer than 1000 bytes"):
+        fetch(publisher.url, timeout=30, max_bytes=1000)
 
 
 def test_nobody_there() -> None:

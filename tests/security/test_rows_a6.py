@@ -29,6 +29,7 @@ from kest.core import (
 )
 from kest.core import truststore as truststore_module
 from kest.core.identity.jws import ecdsa_der_to_raw
+from kest.core.x5c import ChainError
 from kest.errors import ConfigurationError, KestError, KeyFormatError
 from kest.http import Edge
 
@@ -514,3 +515,10 @@ def test_spki_of_a_leaf_is_what_the_core_pins() -> None:
     signature = RSA_2048.sign(message.encode(), padding.PKCS1v15(), hashes.SHA256())
     assert refused(f"{message}.{b64url_encode(signature)}").index == 0
     assert workload.key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+
+
+def test_authorities_vouch_for_their_own_domain_only() -> None:
+    (known,) = store()._sources[0].snapshot().authorities
+    foreign = Workload(issuer=ROOT, principal="spiffe://other.test/agent", chain=lambda leaf: [leaf])
+    with pytest.raises(ChainError, match="another trust domain"):
+        known.leaf(foreign.principal, [base64.b64encode(foreign.leaf.public_bytes(Encoding.DER)).decode()])
