@@ -118,9 +118,8 @@ class Edge:
         if CLAIM_CHECK in baggage.kest and cache is not None:
             cache = await _fetched(cache, baggage.kest[CLAIM_CHECK])
         passport, store = self._unpacked(baggage.kest, cache)
-        if store is not None and len(passport) > VERIFY_INLINE:
-            if self._verified.under(store.ring()).missing(passport) > VERIFY_INLINE:
-                await asyncio.to_thread(self._verify, passport, store)
+        if store is not None and self._takes_long(passport, store):
+            await asyncio.to_thread(self._verify, passport, store)
         return self._judged(baggage, passport, store)
 
     @property
@@ -157,6 +156,9 @@ class Edge:
 
     def _verify(self, passport: Passport, store: TrustStore) -> None:
         store.verify(passport, lambda ring: self._verified.under(ring).verify(passport))
+
+    def _takes_long(self, passport: Passport, store: TrustStore) -> bool:
+        return len(passport) > VERIFY_INLINE and self._verified.under(store.ring()).missing(passport) > VERIFY_INLINE
 
     def _judged(self, baggage: Baggage, passport: Passport, store: TrustStore | None) -> Arrival:
         if store is not None:
