@@ -38,6 +38,7 @@ struct kest_node {
     uint8_t alg;                 /* kest_alg */
     uint8_t flags;
     uint8_t broken;              /* kest_status: why this text is not an acceptable entry of this chain */
+    atomic_uchar known;          /* signed by this process, or verified in it */
     uint8_t hash[KEST_HASH_LEN]; /* SHA-256 of the JWS */
     uint8_t jws[];
 };
@@ -63,6 +64,13 @@ typedef struct kest_node_facts {
 kest_status kest_node_layout(const kest_node_facts *facts, kest_str payload, kest_node **out);
 /* Second half, pure computation for a thread without the interpreter's lock: base64, sign, base64, hash. */
 kest_status kest_node_sign(kest_node *node, kest_str payload, const kest_seckey *key);
+
+/* Says that an entry was signed here or has verified: from then on its principal is more than a claim. */
+static inline void kest_node_set_known(kest_node *n) { atomic_store_explicit(&n->known, 1, memory_order_relaxed); }
+static inline bool kest_node_is_known(const kest_node *n)
+{
+    return atomic_load_explicit(&((kest_node *)(uintptr_t)n)->known, memory_order_relaxed) != 0;
+}
 
 /* --- passports from text --- */
 /* Entries in the order in which they arrived, linked as far as they can be. Not thread-safe. */

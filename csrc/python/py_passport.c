@@ -302,6 +302,20 @@ static PyObject *tip_score(const kest_node *tip, const PassportObject *self)
     return PyLong_FromLong(tip->trust < self->ceiling ? tip->trust : self->ceiling);
 }
 
+static PyObject *tip_principal(const kest_node *tip, const PassportObject *self)
+{
+    (void)self;
+    if (!kest_node_is_known(tip) || !tip->principal)
+        Py_RETURN_NONE;
+    return PyUnicode_DecodeUTF8((const char *)tip->principal->data, (Py_ssize_t)tip->principal->len, NULL);
+}
+
+static PyObject *get_tip_principals(PassportObject *self, void *unused)
+{
+    (void)unused;
+    return tip_tuple(self, tip_principal);
+}
+
 static PyObject *get_tips(PassportObject *self, void *unused)
 {
     (void)unused;
@@ -462,8 +476,9 @@ static PyMethodDef passport_methods[] = {
      "timestamp_ms, /)\n--\n\nThe passport with one more signed entry, whose parents are the tips."},
     {"draft", (PyCFunction)(void (*)(void))kest_passport_draft, METH_FASTCALL,
      "draft(principal, ...seal's other arguments, /)\n--\n\nThe canonical payload that seal() would sign, for a signer elsewhere."},
-    {"adopt", (PyCFunction)kest_passport_adopt, METH_O,
-     "adopt(jws, /)\n--\n\nThe passport with an entry that was signed elsewhere, whose parents must be the tips."},
+    {"adopt", (PyCFunction)(void (*)(void))kest_passport_adopt, METH_FASTCALL,
+     "adopt(jws, own=False, /)\n--\n\nThe passport with an entry that was signed elsewhere, whose parents must be the tips. own: signed "
+     "for this process, by its own identity."},
     {"taints_after", (PyCFunction)(void (*)(void))kest_passport_taints_after, METH_FASTCALL,
      "taints_after(added, removed, /)\n--\n\nThe taints an entry with these changes would have, ascending."},
     {"__reduce__", (PyCFunction)passport_reduce, METH_NOARGS, NULL},
@@ -477,6 +492,8 @@ static PyGetSetDef passport_getset[] = {
     {"trust_score", (getter)kest_passport_trust, NULL, "The lowest trust among the tips, 0..100; 100 when empty.", NULL},
     {"taints", (getter)get_taints, NULL, "The union of the tips' taints, ascending.", NULL},
     {"tip_scores", (getter)get_tip_scores, NULL, "The trust of each tip under the ceiling; of an empty passport the ceiling alone.", NULL},
+    {"tip_principals", (getter)get_tip_principals, NULL,
+     "Who signed each tip; None for a tip that was neither signed by this process nor verified in it.", NULL},
     {"tip_entry", (getter)get_tip_entry, NULL, "The JWS of the only tip; None when there are several or none.", NULL},
     {"continues", (getter)get_continues, NULL, "The tips of an earlier passport that the next entry continues, or None.", NULL},
     {NULL, NULL, NULL, NULL, NULL},

@@ -338,7 +338,7 @@ static bool continues_from(const kest_node *node, const PassportObject *self)
     return node->nparents == self->ntips && found == self->ntips;
 }
 
-PyObject *kest_passport_adopt(PyObject *object, PyObject *jws)
+PyObject *kest_passport_adopt(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
 {
     PassportObject *self = (PassportObject *)object;
     kest_state *state = kest_state_of(object);
@@ -348,7 +348,11 @@ PyObject *kest_passport_adopt(PyObject *object, PyObject *jws)
     kest_node *node;
     kest_str text;
 
-    if (kest_passport_tips(state, self) < 0 || kest_str_view(state, jws, "an entry", &text) < 0)
+    if (nargs < 1 || nargs > 2) {
+        PyErr_Format(PyExc_TypeError, "adopt() takes 1 or 2 arguments, not %zd", nargs);
+        return NULL;
+    }
+    if (kest_passport_tips(state, self) < 0 || kest_str_view(state, args[0], "an entry", &text) < 0)
         return NULL;
     kest_builder_init(&builder);
     for (size_t i = 0; i < self->ntips && st == KEST_OK; i++)
@@ -361,8 +365,8 @@ PyObject *kest_passport_adopt(PyObject *object, PyObject *jws)
             kest_raise_verification(state, (kest_status)node->broken, SIZE_MAX);
         else if (!continues_from(node, self))
             PyErr_SetString(state->passport_error, "the entry does not continue from the tips of this passport");
-        else
-            result = kest_passport_new(state, &node, 1);
+        else if ((result = kest_passport_new(state, &node, 1)) && nargs == 2 && args[1] == Py_True)
+            kest_node_set_known(node);
     } else {
         kest_raise(state, st);
     }

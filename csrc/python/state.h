@@ -125,7 +125,7 @@ PyObject *kest_passport_roll_over(PassportObject *self, PyObject *unused);
 /* py_seal.c */
 PyObject *kest_passport_seal(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *kest_passport_draft(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
-PyObject *kest_passport_adopt(PyObject *self, PyObject *jws);
+PyObject *kest_passport_adopt(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 PyObject *kest_passport_taints_after(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
 /* Reads a tuple or list of str, ascending and distinct, into *out (kest_free unless *out == room). */
 int kest_taint_list(kest_state *state, PyObject *list, kest_str *room, size_t nroom, kest_str **out, size_t *count);
