@@ -14,13 +14,11 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
-from kest.core.context import caller_var, passport_var
 from kest.errors import KestError, MissingExtraError, PolicyDeniedError
-from kest.http import live_baggage
 from kest.http.baggage_header import HEADER
-from kest.http.edge import Arrival, Edge
+from kest.http.edge import Edge
+from kest.http.entering import enter as _continue
 from kest.http.interceptor import Interceptor, header_bytes
-from kest.http.outgoing import foreign_var
 from kest.http.problem import status_of
 
 try:
@@ -55,13 +53,6 @@ def _answer(error: KestError) -> tuple[grpc.StatusCode, str]:
     status = status_of(error)
     log.warning("call refused: status=%d reason=%s", status, error)
     return _CODES.get(status, grpc.StatusCode.INTERNAL), str(error) if status < 500 else "Kest error"
-
-
-def _enter(arrival: Arrival) -> None:
-    passport_var.set(arrival.passport)
-    caller_var.set(arrival.caller)
-    foreign_var.set(arrival.foreign)
-    live_baggage.attach()
 
 
 def _rebuilt(handler: Any, wrap: Callable[[Any, bool], Any]) -> Any:
@@ -100,7 +91,7 @@ class KestServerInterceptor(grpc.ServerInterceptor):  # type: ignore[misc, unuse
             except KestError as error:
                 _abort(context, error)
             flow = contextvars.copy_context()
-            flow.run(_enter, arrival)
+            flow.run(_continue, arrival)
             return flow
 
         def unary(request: Any, context: Any) -> Any:
@@ -152,7 +143,7 @@ class KestAioServerInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc
             except KestError as error:
                 await context.abort(*_answer(error))
                 raise
-            _enter(arrival)  # grpc.aio runs each call in a task of its own
+            _continue(arrival)  # grpc.aio runs each call in a task of its own
 
         async def unary(request: Any, context: Any) -> Any:
             await enter(context)

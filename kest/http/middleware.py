@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-from kest.core.context import caller_var, passport_var
-from kest.core.truststore import TrustStore
 from kest.errors import KestError, PolicyDeniedError
-from kest.http import live_baggage
-from kest.http.edge import Arrival, Edge
-from kest.http.outgoing import foreign_var
+from kest.http.edge import Arrival
+from kest.http.entering import LineageMiddleware, entered
 from kest.http.problem import CONTENT_TYPE, problem_body, status_of
 
 __all__ = ["ARRIVAL", "IDENTITY", "KestMiddleware", "refuse"]
@@ -28,36 +25,14 @@ ARRIVAL, IDENTITY = "kest.arrival", "kest.identity"
 """Keys of the ASGI scope: what the edge found, and the caller that a verified token names."""
 
 
-class KestMiddleware:
+class KestMiddleware(LineageMiddleware):
     """Opens a lineage per request and continues in it what came with the request.
 
     ``app.add_middleware(KestMiddleware)``. Incoming baggage is verified before anything reads it; what cannot be read,
     redeemed or verified is answered with a problem document (400, 424, 403) and the application is not run. Decorated
     functions continue from the passport that came. HTTP and WebSocket; lifespan messages pass untouched. It may stand
-    before or after `KestIdentityMiddleware`.
-
-    Args:
-        app: the application.
-        trust_store, on_unverified, cache: override what `configure` set.
-        require_passport: refuse requests that bring no lineage.
-        origin: what a request without lineage counts as, for example ``"internet"`` at a public edge.
-        problems: answer an uncaught `PolicyDeniedError` with 403 and a problem document.
+    before or after `KestIdentityMiddleware`. See `LineageMiddleware` for the arguments.
     """
-
-    def __init__(
-        self,
-        app: ASGIApp,
-        trust_store: TrustStore | Mapping[str, Any] | None = None,
-        on_unverified: str | None = None,
-        cache: Any = None,
-        *,
-        require_passport: bool = False,
-        origin: str | None = None,
-        problems: bool = True,
-    ) -> None:
-        self.app = app
-        self._edge = Edge(trust_store, on_unverified, cache, require_passport=require_passport, origin=origin)
-        self._problems = problems
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification, version 3."""
@@ -80,21 +55,13 @@ class KestMiddleware:
             started = True
             await send(message)
 
-        # A token verified further out names the caller; lineage does not overrule it.
-        caller = scope.get(IDENTITY, arrival.caller)
-        tokens = passport_var.set(arrival.passport), caller_var.set(caller), foreign_var.set(arrival.foreign)
-        baggage = live_baggage.attach()
         try:
-            await self.app(scope, receive, watched)
+            with entered(arrival, scope.get(IDENTITY)):
+                await self.app(scope, receive, watched)
         except PolicyDeniedError as denied:
             if started or not self._problems:
                 raise
             await refuse(scope, send, denied)
-        finally:
-            live_baggage.detach(baggage)
-            foreign_var.reset(tokens[2])
-            caller_var.reset(tokens[1])
-            passport_var.reset(tokens[0])
 
 
 def baggage_lines(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:

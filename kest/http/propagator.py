@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from opentelemetry.baggage import get_all
-from opentelemetry.context import Context, create_key, get_value, set_value
+from opentelemetry.context import Context, create_key, get_current, get_value, set_value
 from opentelemetry.propagators.textmap import (
     CarrierT,
     Getter,
@@ -22,14 +22,13 @@ from opentelemetry.propagators.textmap import (
 )
 
 from kest._kestcore import Passport
-from kest.core.context import caller_var, passport_var
 from kest.errors import KestError
 from kest.http.baggage_header import HEADER, foreign_members
 from kest.http.edge import Arrival, Edge
 from kest.http.egress import EgressGuard
+from kest.http.entering import entered
 from kest.http.interceptor import header_bytes
-from kest.http.live_baggage import live_context
-from kest.http.outgoing import Packer, foreign_var
+from kest.http.outgoing import Packer
 
 __all__ = ["KestPropagator", "arrival_of", "continued"]
 
@@ -131,18 +130,9 @@ def continued(context: Context | None = None) -> Iterator[Arrival]:
     Raises:
         KestError: why the lineage could not be read or verified; nothing runs then.
     """
-    from opentelemetry import context as otel
-
     arrival = arrival_of(context)
-    tokens = passport_var.set(arrival.passport), caller_var.set(arrival.caller), foreign_var.set(arrival.foreign)
-    attached = otel.attach(live_context(context))
-    try:
+    with entered(arrival, None, get_current() if context is None else context):
         yield arrival
-    finally:
-        otel.detach(attached)
-        foreign_var.reset(tokens[2])
-        caller_var.reset(tokens[1])
-        passport_var.reset(tokens[0])
 
 
 def _lines(getter: Getter[Any], carrier: Any) -> Iterable[Any]:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import contextvars
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from kest.core.context import caller_var, passport_var
-from kest.core.truststore import TrustStore
 from kest.errors import KestError, PolicyDeniedError
-from kest.http import live_baggage
-from kest.http.edge import Arrival, Edge
-from kest.http.outgoing import foreign_var
+from kest.http.entering import LineageMiddleware, enter
 from kest.http.problem import CONTENT_TYPE, problem_body, status_of
 
 __all__ = ["KestWSGIMiddleware"]
@@ -27,27 +23,14 @@ ARRIVAL = "kest.arrival"
 _TITLES = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 424: "Failed Dependency"}
 
 
-class KestWSGIMiddleware:
+class KestWSGIMiddleware(LineageMiddleware):
     """What `KestMiddleware` is for ASGI: ``app.wsgi_app = KestWSGIMiddleware(app.wsgi_app)``.
 
     The application, and each step of a streamed response, runs in a context of the request's own. The arguments are those of
     `KestMiddleware`. WSGI servers join several header lines with commas, which for baggage means the same.
     """
 
-    def __init__(
-        self,
-        app: WSGIApp,
-        trust_store: TrustStore | Mapping[str, Any] | None = None,
-        on_unverified: str | None = None,
-        cache: Any = None,
-        *,
-        require_passport: bool = False,
-        origin: str | None = None,
-        problems: bool = True,
-    ) -> None:
-        self.app = app
-        self._edge = Edge(trust_store, on_unverified, cache, require_passport=require_passport, origin=origin)
-        self._problems = problems
+    app: WSGIApp
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """See PEP 3333."""
@@ -68,7 +51,7 @@ class KestWSGIMiddleware:
             started = True
             return start_response(*args, **kwargs)
 
-        context.run(_enter, arrival)
+        context.run(enter, arrival)
         try:
             body = context.run(self.app, environ, watched)
         except PolicyDeniedError as denied:
@@ -76,13 +59,6 @@ class KestWSGIMiddleware:
                 raise
             return _refused(denied, start_response)
         return body if isinstance(body, (list, tuple)) and not hasattr(body, "close") else _Body(body, context)
-
-
-def _enter(arrival: Arrival) -> None:
-    passport_var.set(arrival.passport)
-    caller_var.set(arrival.caller)
-    foreign_var.set(arrival.foreign)
-    live_baggage.attach()
 
 
 class _Body:

@@ -1,0 +1,71 @@
+"""What the server sides have in common: their settings, and entering the flow that a request brought."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from kest.core.context import Caller, caller_var, passport_var
+from kest.core.truststore import TrustStore
+from kest.http import live_baggage
+from kest.http.edge import Arrival, Edge
+from kest.http.outgoing import foreign_var
+
+__all__ = ["LineageMiddleware", "enter", "entered"]
+
+
+class LineageMiddleware:
+    """The constructor of `KestMiddleware` and `KestWSGIMiddleware`.
+
+    Args:
+        app: the application.
+        trust_store, on_unverified, cache: override what `configure` set.
+        require_passport: refuse requests that bring no lineage.
+        origin: what a request without lineage counts as, for example ``"internet"`` at a public edge.
+        problems: answer an uncaught `PolicyDeniedError` with 403 and a problem document.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        trust_store: TrustStore | Mapping[str, Any] | None = None,
+        on_unverified: str | None = None,
+        cache: Any = None,
+        *,
+        require_passport: bool = False,
+        origin: str | None = None,
+        problems: bool = True,
+    ) -> None:
+        self.app: Any = app
+        self._edge = Edge(trust_store, on_unverified, cache, require_passport=require_passport, origin=origin)
+        self._problems = problems
+
+
+def enter(arrival: Arrival) -> None:
+    """Continue in what came, in a context that belongs to the request and ends with it."""
+    passport_var.set(arrival.passport)
+    caller_var.set(arrival.caller)
+    foreign_var.set(arrival.foreign)
+    live_baggage.attach()
+
+
+@contextmanager
+def entered(arrival: Arrival, caller: Caller | None = None, otel: Any = None) -> Iterator[None]:
+    """Continue in what came; afterwards everything is as it was.
+
+    Args:
+        arrival: what the edge found.
+        caller: who a token verified further out names; lineage does not overrule it.
+        otel: an OpenTelemetry context to make current, with live baggage. None: the current one.
+    """
+    caller = arrival.caller if caller is None else caller
+    tokens = passport_var.set(arrival.passport), caller_var.set(caller), foreign_var.set(arrival.foreign)
+    baggage = live_baggage.attach(otel)
+    try:
+        yield
+    finally:
+        live_baggage.detach(baggage)
+        foreign_var.reset(tokens[2])
+        caller_var.reset(tokens[1])
+        passport_var.reset(tokens[0])
