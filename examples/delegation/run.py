@@ -118,6 +118,8 @@ def check_lineage(passport: Passport, answer: dict[str, Any]) -> None:
         )
         expect(payload["policy_context"]["function_policies"] == [policy], f"{operation}: {policy} has decided")
         expect(attributes["act"] == act, f"{operation}: acting are {act}, not {attributes['act']}")
+        chain = json.loads(labels.get("kest.actors", "[]"))
+        expect(chain == (act if len(act) > 1 else []), f"{operation}: the entry says so, not {chain}")
         current = act[0] if act else "kest-agent"
         expect((identity["user"], identity["agent"]) == ("alice", current), f"{operation}: {current}, for alice")
         expect(payload["parent_ids"] == [parent], f"{operation}: linked to the entry before")

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import jwt
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
@@ -31,7 +30,7 @@ from kest import (
     TrustStore,
     configure,
 )
-from kest.core.context import get_current_jwt, get_current_passport
+from kest.core.context import continue_with, get_current_actors, get_current_claims, get_current_passport
 from kest.http.fastapi import install_problem_handlers
 from kest.http.problem import CONTENT_TYPE
 
@@ -72,25 +71,13 @@ def facts() -> dict[str, Any]:
     ``act``: the actors, the current one first; ``scopes``; ``sender``: who signed the last entry; ``authorised``: what that
     entry was about.
     """
-    token = get_current_jwt()
-    # KestIdentityMiddleware has verified it; here it is only read.
-    claims = {} if token is None else jwt.decode(token, options={"verify_signature": False})
     tip = last_entry(get_current_passport())
     return {
-        "act": actors(claims.get("act")),
-        "scopes": claims.get("scope", "").split(),
+        "act": list(get_current_actors()),
+        "scopes": get_current_claims().get("scope", "").split(),
         "sender": tip.get("principal", ""),
         "authorised": tip.get("kest.resource_id", ""),
     }
-
-
-def actors(act: Any) -> list[str]:
-    """Everybody in a verified ``act`` claim, the current actor first (RFC 8693, section 4.1)."""
-    found = []
-    while isinstance(act, dict):
-        found.append(str(act["sub"]))
-        act = act.get("act")
-    return found
 
 
 def last_entry(passport: Passport) -> dict[str, str]:
@@ -131,17 +118,17 @@ class Service:
         return answer
 
     def returned(self, answer: dict[str, Any]) -> Passport:
-        """The lineage that came back, verified like any other, and only if it goes on from what was sent."""
-        own = get_current_passport()
-        passport = PassportVerifier.verify(answer["passport"], self.store, chain_tip=answer["chain_tip"]).passport
-        if passport.entries[: len(own)] != own.entries:
+        """Continue from the lineage that came back: verified like any other, and only if it goes on from what was sent."""
+        sent = get_current_passport()
+        came = PassportVerifier.verify(answer["passport"], self.store, chain_tip=answer["chain_tip"])
+        if came.entries[: len(sent)] != sent.entries:
             raise ValueError("the lineage that came back is not a continuation of what was sent")
-        return passport
+        return continue_with(came)
 
 
-def proof(passport: Passport | None = None) -> dict[str, str]:
+def proof() -> dict[str, str]:
     """The current lineage, as it goes back to the caller."""
-    passport = get_current_passport() if passport is None else passport
+    passport = get_current_passport()
     return {"passport": passport.serialize(), "chain_tip": passport.chain_tip}
 
 

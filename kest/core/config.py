@@ -11,12 +11,13 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kest.core.decisions import decisions, ttl_from_environment
 from kest.core.tiers import CONFIGURED_TIERS, PolicyDeviation, policy_names
+from kest.core.users import checked_salt
 from kest.errors import ConfigurationError
 from kest.locks import Lock
 
@@ -39,6 +40,7 @@ log = logging.getLogger("kest")
 
 ON_UNVERIFIED = ("degrade", "reject", "accept")
 DEFAULT_MAX_ENTRIES = 1000
+SALT_VARIABLE = "KEST_USER_SALT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Settings:
     on_unverified: str = "degrade"
     audit: AuditSink | None = None
     max_entries: int = DEFAULT_MAX_ENTRIES
+    user_salt: bytes | None = field(default=None, repr=False)  # a secret: with it, ids can be guessed from their hashes
 
     def tier(self, name: str) -> tuple[str, ...]:
         """The configured policies of a tier."""
@@ -80,7 +83,10 @@ def _start() -> Settings:
             _check_backend()
             decisions.ttl = ttl_from_environment()
             path = os.environ.get("KEST_CONFIG", "").strip()
-            _operator = _from_file(Path(path)) if path else Settings()
+            operator = _from_file(Path(path)) if path else Settings()
+            if salt := os.environ.get(SALT_VARIABLE, ""):
+                operator = replace(operator, user_salt=_user_salt(salt, SALT_VARIABLE))
+            _operator = operator
             _active = _operator
         return _active
 
@@ -98,6 +104,7 @@ def configure(
     audit: AuditSink | None = None,
     *,
     max_entries: int | None = None,
+    user_salt: str | bytes | None = None,
     clear: bool = False,
 ) -> None:
     """Set what decorated calls use. A call changes only what it names; nothing changes when anything is wrong.
@@ -113,6 +120,10 @@ def configure(
             tainted ``kest.unverified``), ``"reject"``, or ``"accept"`` (needs ``KEST_INSECURE_NO_VERIFY=true``).
         audit: receives every signed entry, denial and outcome.
         max_entries: a flow this long continues in a new root (default 1,000).
+        user_salt: write and send user ids only as salted hashes (see `kest.http.hashed_user`): in entries, audit records
+            and the ``kest.user`` header. Policies still see the real user. At least 16 bytes; the same for all services
+            that should know each other's users. Also ``KEST_USER_SALT``, which comes before the file that ``KEST_CONFIG``
+            names; what either sets cannot be replaced here.
         clear: forget everything first, and read the environment and ``KEST_CONFIG`` again.
 
     Raises:
@@ -136,6 +147,7 @@ def configure(
                 on_unverified,
                 audit,
                 max_entries,
+                user_salt,
             )
         except BaseException:
             _active = before
@@ -155,6 +167,7 @@ def _changed(
     on_unverified: str | None,
     audit: Any,
     max_entries: int | None,
+    user_salt: str | bytes | None,
 ) -> Settings:
     changes: dict[str, Any] = {}
     if engine is not None:
@@ -176,6 +189,8 @@ def _changed(
         changes["on_unverified"] = _on_unverified(on_unverified)
     if max_entries is not None:
         changes["max_entries"] = _max_entries(max_entries)
+    if user_salt is not None:
+        changes["user_salt"] = _kept_salt(user_salt)
     changed = replace(base, **changes)
     return replace(changed, detect_identity=changed.identity is None and changed.engine is not None)
 
@@ -229,6 +244,22 @@ def _max_entries(given: object) -> int:
     return given
 
 
+def _user_salt(given: object, name: str) -> bytes:
+    try:
+        return checked_salt(given)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{name}: {error}") from None
+
+
+def _kept_salt(given: object) -> bytes:
+    salt = _user_salt(given, "user_salt")
+    if _operator.user_salt is not None and salt != _operator.user_salt:
+        raise ConfigurationError(
+            f"user_salt comes from the operator ({SALT_VARIABLE}, or the file that KEST_CONFIG names); leave it out here"
+        )
+    return salt
+
+
 def _check_backend() -> None:
     backend = os.environ.get("KEST_BACKEND", "").strip()
     if backend and backend != "c":
@@ -248,6 +279,7 @@ def _from_file(path: Path) -> Settings:
         "on_unverified",
         "max_entries",
         "trust_store",
+        "user_salt",
     }
     unknown = sorted(set(values) - known)
     if unknown:
@@ -267,6 +299,8 @@ def _from_file(path: Path) -> Settings:
             result = replace(result, on_unverified=_on_unverified(values["on_unverified"]))
         if "max_entries" in values:
             result = replace(result, max_entries=_max_entries(values["max_entries"]))
+        if "user_salt" in values:
+            result = replace(result, user_salt=_user_salt(values["user_salt"], "user_salt"))
         if "trust_store" in values:
             result = replace(result, trust_store=_store_from_file(path, values["trust_store"]))
     except (ConfigurationError, TypeError, ValueError) as error:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kest._kestcore import Passport, Signer, canonicalize, digest, stamp
 from kest.core import config, context, spans
 from kest.core.binding import argument_hash
+from kest.core.claims import scopes_of
 from kest.core.decisions import decisions
 from kest.core.engine.base import Decision, decide, decide_async
 from kest.core.identity.base import async_principal_of, async_sign_payload, principal_of, sign_payload
@@ -87,6 +88,7 @@ _RESERVED_LABELS = frozenset(
         "principal",
         "trace_id",
         "kest.identity",
+        "kest.actors",
         "kest.resource_id",
         "kest.resource_attr",
         "kest.opaque_args",
@@ -140,6 +142,7 @@ class Call:
         "input_hash",
         "kwargs",
         "labels",
+        "parents",
         "passport",
         "plan",
         "principal",
@@ -176,6 +179,7 @@ class Call:
 
         current = context.passport_var.get()
         passport = Passport() if current is None else current
+        self.parents = _verified_principals(passport)
         if len(passport) >= settings.max_entries:
             passport = passport.roll_over()
         self.passport = passport
@@ -216,7 +220,7 @@ class Call:
             sealed = passport.seal(signer, *fields)
         else:
             jws = yield _Sign(identity, passport.draft(self.principal, *fields), self.principal)
-            sealed = passport.adopt(jws)
+            sealed = passport.adopt(jws, True)
         if settings.audit is not None:
             settings.audit.record("entry", _tip(sealed))
         self.sealed = sealed
@@ -250,13 +254,9 @@ class Call:
     def _labels(
         self, identity: Any, current: Passport | None, resource_id: str | None, attributes: Any, opaque: tuple[str, ...]
     ) -> dict[str, str]:
-        labels: dict[str, str] = {}
+        labels = dict(self.caller.labels(self.settings.user_salt))
         if self.span is not None and self.span.trace_id is not None:
             labels["trace_id"] = self.span.trace_id
-        caller = self.caller
-        if caller.user is not None or caller.agent is not None or caller.task is not None:
-            who = {"agent": caller.agent, "task": caller.task, "user": caller.user}
-            labels["kest.identity"] = canonicalize(who).decode()
         if resource_id is not None:
             labels["kest.resource_id"] = resource_id
         if attributes:
@@ -299,17 +299,15 @@ class Call:
                 yield from self._deny(tier, decision)
 
     def _digest(self, mapped: dict[str, Any], resource_id: str | None, attributes: Any) -> bytes:
-        caller = self.caller
         try:
             return digest(
                 (
                     self.plan.operation,
                     self.principal,
-                    caller.user,
-                    caller.agent,
-                    caller.task,
+                    self.caller.digest(),
                     self.trust,
                     self.taints,
+                    self.parents,
                     resource_id,
                     attributes,
                     self._is_root(),
@@ -327,15 +325,19 @@ class Call:
         return not self.passport and self.passport.continues is None
 
     def _input(self, tier: Tier, mapped: dict[str, Any], resource_id: str | None, attributes: Any) -> dict[str, Any]:
-        """What an engine is given (PRODUCT, section 7)."""
+        """What an engine is given (PRODUCT, section 7). The user is the real one; the token itself is not in it."""
         caller, plan, passport = self.caller, self.plan, self.passport
         taints, is_root = list(self.taints), self._is_root()
+        claims = {} if caller.claims is None else caller.claims.for_policy()
         return {
             "subject": {
                 "workload": self.principal,
                 "user": caller.user,
                 "agent": caller.agent,
                 "task": caller.task,
+                "actors": list(caller.actors),
+                "scopes": scopes_of(claims),
+                "claims": claims,
                 "trust_score": self.trust,
                 "taints": taints,
             },
@@ -347,6 +349,7 @@ class Call:
                 "is_root": is_root,
                 "source_type": plan.source_type,
                 "parent_hash": passport.continues or passport.chain_tip or "0",
+                "parent_principals": list(self.parents),
                 "policy_names": list(tier.policies),
                 "policy_tier": tier.name,
                 "active_deviations": list(tier.deviations),
@@ -437,6 +440,18 @@ def _tip(passport: Passport) -> str:
     return entry
 
 
+UNVERIFIED_PARENT = "kest.unverified"
+"""Stands in ``parent_principals`` for every parent of which nobody here knows who signed it. No policy names it."""
+
+
+def _verified_principals(passport: Passport) -> tuple[str, ...]:
+    """Who signed what this call continues from, ascending, each once."""
+    signers = passport.tip_principals
+    if len(signers) == 1:  # nearly always
+        return signers if signers[0] is not None else (UNVERIFIED_PARENT,)  # type: ignore[return-value]
+    return tuple(sorted({UNVERIFIED_PARENT if signer is None else signer for signer in signers}))
+
+
 def _identity_labels(own: Any) -> dict[str, str]:
     """What an identity says about itself (an OIDC issuer, say); it cannot speak for Kest or name another principal."""
     try:
@@ -458,7 +473,7 @@ def _resolved(plan: CallPlan, caller: context.Caller, arguments: dict[str, Any])
     user = caller.user if plan.user is None else plan.user(arguments)
     agent = caller.agent if plan.agent is None else plan.agent(arguments)
     task = caller.task if plan.task is None else plan.task(arguments)
-    return context.Caller(user, agent, task, caller.jwt)
+    return context.Caller(user, agent, task, caller.jwt, caller.actors, caller.claims)
 
 
 def _attributes(plan: CallPlan, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -35,15 +35,13 @@ def start_span(operation: str) -> CallSpan | None:
 
 
 class CallSpan:
-    """The span of one call. Entered around each step of the function's own code, finished once."""
+    """The span of one call, finished once; `kest.core.otel_context` makes it current."""
 
-    __slots__ = ("_context", "_token", "_trace", "recording", "span", "trace_id")
+    __slots__ = ("_trace", "recording", "span", "trace_id")
 
     def __init__(self, trace: Any, span: Any) -> None:
         self._trace = trace
         self.span = span
-        self._token: Any = None
-        self._context: Any = None
         self.recording = bool(span.is_recording())
         context = span.get_span_context()
         self.trace_id: str | None = f"{context.trace_id:032x}" if context.is_valid else None
@@ -53,24 +51,9 @@ class CallSpan:
         if self.recording:
             self.span.set_attributes({key: value for key, value in attributes.items() if value is not None})
 
-    def enter(self) -> None:
-        """Make this the current span, for the code that runs now."""
-        if self.recording:
-            from opentelemetry import context
-
-            if self._context is None:
-                self._context = self._trace.set_span_in_context(self.span)
-            self._token = context.attach(self._context)
-
-    def leave(self) -> None:
-        """Undo `enter`, in the same step."""
-        if self._token is not None:
-            from opentelemetry import context
-
-            # Closed from a context that never entered: there is nothing of ours to undo there.
-            if self._trace.get_current_span() is self.span:
-                context.detach(self._token)
-            self._token = None
+    def in_context(self, context: Any) -> Any:
+        """An OpenTelemetry context like this one, with this span as the current one."""
+        return self._trace.set_span_in_context(self.span, context)
 
     def finish(self, error: BaseException | None = None) -> None:
         """End the span; an error becomes its status, with the exception's type as the only description."""

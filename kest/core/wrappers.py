@@ -13,6 +13,7 @@ from typing import Any
 
 from kest.core import context
 from kest.core.lifecycle import Call, answer, answer_async
+from kest.core.otel_context import otel_context
 from kest.core.outcome import Outcome
 from kest.core.plan import CallPlan
 
@@ -20,18 +21,24 @@ __all__ = ["around_async_generator", "around_coroutine", "around_function", "aro
 
 
 class _Scope:
-    """The caller's identity, the span and the outcome around the function's own code."""
+    """The caller's identity, OpenTelemetry's context and the outcome around the function's own code."""
 
-    __slots__ = ("_caller", "call", "outcome")
+    __slots__ = ("_caller", "_otel", "call", "outcome")
 
     def __init__(self, call: Call) -> None:
         self.call = call
         self.outcome = Outcome(call) if call.settings.audit is not None else None
+        self._otel = otel_context(call.span)
 
     def bare(self) -> bool:
         """True when there is nothing to set up or record: the usual case without telemetry and audit."""
         call = self.call
-        return call.span is None and self.outcome is None and call.caller is context.caller_var.get()
+        return (
+            self._otel is None
+            and call.span is None
+            and self.outcome is None
+            and call.caller is context.caller_var.get()
+        )
 
     def enter(self) -> None:
         """Before the function's code runs; once for each step of a generator."""
@@ -39,14 +46,14 @@ class _Scope:
         self._caller = context.caller_var.get()
         if call.caller is not self._caller:
             context.caller_var.set(call.caller)
-        if call.span is not None:
-            call.span.enter()
+        if self._otel is not None:
+            self._otel.enter()
 
     def leave(self) -> None:
         """After it ran. A coroutine can be closed from a context that it never entered: that one stays as it is."""
         call = self.call
-        if call.span is not None:
-            call.span.leave()
+        if self._otel is not None:
+            self._otel.leave()
         if call.caller is not self._caller and context.caller_var.get() is call.caller:
             context.caller_var.set(self._caller)
 

@@ -21,6 +21,7 @@ from kest.core.cache import SimpleCache
 from kest.core.context import NOBODY, Caller
 from kest.core.trust import ORIGIN_TRUST_MAP
 from kest.core.truststore import TrustStore
+from kest.core.users import is_hashed, same_user
 from kest.errors import ClaimCheckError, ConfigurationError, KestError, RejectedLineageError
 from kest.http.baggage_header import Baggage, read_baggage
 from kest.http.egress import warn_once
@@ -202,20 +203,31 @@ async def _fetched(cache: Any, claim: str) -> Any:
 
 
 def _caller(values: Mapping[str, str], passport: Passport) -> Caller:
-    """User, agent and task of the header, each only if the signed identity of every tip says the same."""
+    """User, agent and task of the header, each only if the signed identity of every tip says the same.
+
+    A user counts as the same if one of both is the other's salted hash. Actors come from the entries alone, and only
+    where the current one is the agent.
+    """
     claimed = (values.get(USER), values.get(AGENT), values.get(TASK))
     if claimed == (None, None, None):
         return NOBODY
     signed = _identities(passport)
-    user, agent, task = (
-        value if value is not None and all(identity.get(name) == value for identity in signed) else None
-        for name, value in zip(("user", "agent", "task"), claimed, strict=True)
-    )
-    return Caller(user, agent, task)
+    user, agent, task = claimed
+    salt = config.settings().user_salt
+    names = [user, *(identity.get("user") for identity in signed)]
+    if any(not isinstance(name, str) or not same_user(user, name, salt) for name in names):
+        user = None
+    else:
+        user = next((str(name) for name in names if not is_hashed(str(name))), user)
+    agent = agent if all(identity.get("agent") == agent for identity in signed) else None
+    task = task if all(identity.get("task") == task for identity in signed) else None
+    chains = {identity.get("actors", ()) for identity in signed}
+    actors = chains.pop() if len(chains) == 1 else ()
+    return Caller(user, agent, task, None, actors if actors and actors[0] == agent else ())
 
 
-def _identities(passport: Passport) -> list[Mapping[str, Any]]:
-    """What the ``kest.identity`` label of each tip says; an empty mapping for a tip without one."""
+def _identities(passport: Passport) -> list[dict[str, Any]]:
+    """What the labels of each tip say of user, agent, task and actors; an empty dict for a tip that says nothing."""
     single = passport.tip_entry
     if single is not None:
         entries = [single]
@@ -225,11 +237,14 @@ def _identities(passport: Passport) -> list[Mapping[str, Any]]:
     return [_identity(jws) for jws in entries]
 
 
-def _identity(jws: str) -> Mapping[str, Any]:
+def _identity(jws: str) -> dict[str, Any]:
     payload = _kestcore.parse(_kestcore.b64url_decode(jws.split(".")[1]))
-    label = payload["labels"].get("kest.identity") if isinstance(payload, dict) else None
+    labels = payload["labels"] if isinstance(payload, dict) else {}
     try:
-        identity = _kestcore.parse(label) if label is not None else {}
+        identity = _kestcore.parse(labels.get("kest.identity", "{}"))
+        actors = _kestcore.parse(labels.get("kest.actors", "[]"))
     except KestError:
         return {}
-    return identity if isinstance(identity, dict) else {}
+    if not isinstance(identity, dict) or not isinstance(actors, list):
+        return {}
+    return {**identity, "actors": tuple(actor for actor in actors if isinstance(actor, str))}

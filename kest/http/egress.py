@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import logging
 import os
 import re
 from collections.abc import Iterable
 
+from kest.core.users import hashed_user
 from kest.errors import ConfigurationError
 from kest.locks import Lock
 
@@ -18,7 +17,6 @@ log = logging.getLogger("kest.http")
 
 ALLOWED_HOSTS_VARIABLE = "KEST_ALLOWED_HOSTS"
 _PATTERN = re.compile(r"(?P<name>\*|(?:\*\.)?[^\s*/:@\[\]]+|\[[0-9a-fA-F:.%]+\])(?::(?P<port>\d{1,5}))?\Z")
-_HASHED = re.compile(r"hmac-sha256:[0-9a-f]{64}\Z")
 
 _warned: set[str] = set()
 _lock = Lock()
@@ -120,17 +118,3 @@ class EgressGuard:
         if self._tokens is None or (host, port) not in self._tokens:
             return False
         return scheme == "https" or _plain(host) in ("localhost", "127.0.0.1", "::1")
-
-
-def hashed_user(user: str, salt: str | bytes) -> str:
-    """A user id as a salted hash: ``hmac-sha256:`` and 64 hexadecimal digits (HMAC-SHA-256, keyed with the salt).
-
-    The same user gives the same text wherever the salt is the same, so that policies and audits can tell users apart
-    without naming them. A value that is such a text already stays as it is.
-    """
-    if _HASHED.match(user):
-        return user
-    key = salt.encode() if isinstance(salt, str) else bytes(salt)
-    if len(key) < 16:
-        raise ConfigurationError("the salt for user ids must have at least 16 bytes, or the ids can be guessed")
-    return f"hmac-sha256:{hmac.new(key, user.encode(), hashlib.sha256).hexdigest()}"

@@ -50,7 +50,7 @@ class KestHttpxInterceptor(_Transport):
         wrapped: the transport that really sends; by default `httpx.HTTPTransport` or `httpx.AsyncHTTPTransport`.
         allowed_hosts: patterns of hosts that get the passport (see `EgressGuard`).
         token_hosts: patterns of hosts that get the caller's verified bearer token as ``Authorization``. Nobody by default.
-        user_salt: send ``kest.user`` as a salted hash.
+        user_salt: send ``kest.user`` as a hash with this salt. By default as configured (see `kest.core.configure`).
         cache, dense, max_header: see `Packer`.
         claim_ttl: seconds for which a claim check can be redeemed.
         transport_options: for the default transport (``verify=``, ``http2=``, ``retries=``, ...).

@@ -47,7 +47,7 @@ class KestIdentityMiddleware:
         algorithms: Sequence[str] = ALGORITHMS,
         leeway: float = 30.0,
         user_claim: str = "sub",
-        agent_claims: str | Sequence[str] = ("client_id", "azp"),
+        agent_claims: str | Sequence[str] = ("client_id",),
         task_claim: str | Sequence[str] = ("scope",),
         token_types: Sequence[str] = TOKEN_TYPES,
         required: bool = False,

@@ -7,9 +7,11 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from kest.core.claims import Claims
 from kest.core.context import Caller
+from kest.core.users import hashed_user, is_hashed
 from kest.errors import ConfigurationError, MissingExtraError, TokenError
-from kest.http.egress import hashed_user, warn_once
+from kest.http.egress import warn_once
 from kest.http.token_kind import TOKEN_TYPES, check_kind, token_types_of
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ ALGORITHMS = ("EdDSA", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512", "RS
 """Signatures that a public key verifies. HS* would make the public key the secret, and none is no signature."""
 
 MAX_TOKEN = 16 * 1024
-MAX_ACTORS = 16
+MAX_ACTORS = 8
 
 ClaimNames = str | Sequence[str]
 
@@ -56,7 +58,7 @@ class JWTVerifier:
         algorithms: Sequence[str] = ALGORITHMS,
         leeway: float = 30.0,
         user_claim: str = "sub",
-        agent_claims: ClaimNames = ("client_id", "azp"),
+        agent_claims: ClaimNames = ("client_id",),
         task_claim: ClaimNames = ("scope",),
         user_salt: str | bytes | None = None,
         token_types: Sequence[str] = TOKEN_TYPES,
@@ -172,18 +174,29 @@ class JWTVerifier:
     def caller(self, claims: Mapping[str, Any], token: str) -> Caller:
         """User, agent and task of verified claims.
 
-        The user is ``sub``. The agent is the current actor, ``act.sub``: of nested actors the outermost (RFC 8693, section
-        4.1, says that inner ones are history only); without ``act`` it is the client that the token was issued to. An actor
-        is never inferred from anything else. The task is ``scope``.
+        The user is ``sub``. The actors are the ``sub`` of ``act`` and of those nested in it, the current one first (RFC 8693,
+        section 4.1); an actor is never inferred from anything else, and a chain that is not of that form, or longer than
+        `MAX_ACTORS`, makes the token invalid. The agent is the current actor; without ``act`` what ``agent_claims`` name:
+        the client that the token was issued to, which acts for itself. The task is ``scope``.
         """
         user = _text(claims, self._user)
         if user is None:
             raise TokenError(f"the token has no {self._user} claim that names a user")
+        if is_hashed(user):
+            # Whoever may choose such an id at the issuer would pass for the user whose hash it is.
+            raise TokenError(f"the token's {self._user} claim has the form of a salted hash, which no issuer gives out")
         if self._salt is not None:
             user = hashed_user(user, self._salt)
-        act = claims.get("act")
-        agent = _actor(act) if act is not None else _first(_text(claims, name) for name in self._agents)
-        return Caller(user, agent, _first(_text(claims, name) for name in self._task), token)
+        actors = _actors(claims["act"]) if "act" in claims else ()
+        agent = actors[0] if actors else _first(_text(claims, name) for name in self._agents)
+        task = _first(_text(claims, name) for name in self._task)
+        try:
+            seen = Claims(claims)
+        except (ValueError, TypeError, RecursionError):
+            raise TokenError(
+                "the token's claims are not plain JSON (NaN, a lone surrogate, or nested too deeply)"
+            ) from None
+        return Caller(user, agent, task, token, actors, seen)
 
 
 def _first(values: Iterable[str | None]) -> str | None:
@@ -200,19 +213,20 @@ def _names(given: str | Sequence[str] | None) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given)
 
 
-def _actor(act: object) -> str:
-    actors: list[object] = []
-    while act is not None:
+def _actors(act: object) -> tuple[str, ...]:
+    actors: list[str] = []
+    while True:
         if not isinstance(act, Mapping):
             raise TokenError("the token's act claim is not an object (RFC 8693, section 4.1)")
-        actors.append(act.get("sub"))
+        actor = act.get("sub")
+        if not isinstance(actor, str) or not actor:
+            raise TokenError("the token's act claim does not name an actor by its sub (RFC 8693, section 4.1)")
+        actors.append(actor)
         if len(actors) > MAX_ACTORS:
             raise TokenError(f"the token's act claim is nested deeper than {MAX_ACTORS} actors")
-        act = act.get("act")
-    current = actors[0]
-    if not isinstance(current, str) or not current:
-        raise TokenError("the token's act claim does not name an actor by its sub (RFC 8693, section 4.1)")
-    return current
+        if "act" not in act:
+            return tuple(actors)
+        act = act["act"]
 
 
 def _text(claims: Mapping[str, Any], path: str) -> str | None:

@@ -31,17 +31,17 @@ class LiveBaggage(dict[str, object]):
         packer, guard: how to pack, and whether the members may leave at all.
     """
 
-    __slots__ = ("_guard", "_packer", "_passport")
+    __slots__ = ("_guard", "_packer", "fallback")
 
     def __init__(self, plain: dict[str, object], passport: Passport | None, packer: Packer, guard: EgressGuard) -> None:
         super().__init__((key, value) for key, value in plain.items() if not key.startswith(KEST))
-        self._passport, self._packer, self._guard = passport, packer, guard
+        self.fallback, self._packer, self._guard = passport, packer, guard
 
     def now(self) -> dict[str, object]:
         """Everything as an ordinary dict, Kest's members first: who limits baggage drops the end of it."""
         foreign = {key: value for key, value in dict.items(self) if not key.startswith(KEST)}
         current = passport_var.get()
-        passport = self._passport if current is None else current
+        passport = self.fallback if current is None else current
         if not passport or not self._guard.allows(None):
             return foreign
         members = [format_member(key, str(value)) for key, value in foreign.items()]
@@ -51,7 +51,7 @@ class LiveBaggage(dict[str, object]):
 
     def copy(self) -> LiveBaggage:
         """Another live one."""
-        return LiveBaggage(dict(dict.items(self)), self._passport, self._packer, self._guard)
+        return LiveBaggage(dict(dict.items(self)), self.fallback, self._packer, self._guard)
 
     def items(self) -> ItemsView[str, object]:  # type: ignore[override]
         return self.now().items()
@@ -107,34 +107,68 @@ def _baggage_key() -> str:
 
 def live_context(context: Any = None, packer: Packer | None = None, guard: EgressGuard | None = None) -> Any:
     """An OpenTelemetry context like ``context`` (the current one) whose baggage is live."""
+    from opentelemetry.context import get_current
+
+    if context is None:
+        context = get_current()
+    passport = passport_var.get()
+    baggage = context.get(_baggage_key())
+    if isinstance(baggage, LiveBaggage) and baggage.fallback is passport and packer is None and guard is None:
+        return context
+    return _made_live(context, passport, packer, guard)
+
+
+def scoped(context: Any) -> Any:
+    """A context like this one with live baggage, for as long as one call or one `lineage` lasts.
+
+    Unlike `live_context` it holds on to no passport, so that the commonest one, on top of an empty context, is made once.
+    """
+    global _alone
+    if context:
+        return context if _is_live(context) else _made_live(context, None)
+    alone = _alone
+    if alone is None or alone[0] is not _guard:
+        made = _made_live(context, None)
+        alone = _alone = _guard, made
+    return alone[1]
+
+
+_alone: tuple[EgressGuard | None, Any] | None = None
+
+
+def _is_live(context: Any) -> bool:
+    from opentelemetry.context import get_value
+
+    return isinstance(get_value(_baggage_key(), context), LiveBaggage)
+
+
+def _made_live(
+    context: Any, passport: Passport | None, packer: Packer | None = None, guard: EgressGuard | None = None
+) -> Any:
     global _packer, _guard
     from opentelemetry.context import get_value, set_value
 
     key = _baggage_key()
     baggage = get_value(key, context)
-    if isinstance(baggage, LiveBaggage) and packer is None and guard is None:
-        return context
     if packer is None:
         packer = _packer = _packer or Packer()
     if guard is None:
         guard = _guard = _guard or EgressGuard()
-    plain = dict(baggage.items()) if isinstance(baggage, dict) else {}
-    return set_value(key, LiveBaggage(plain, passport_var.get(), packer, guard), context)
+    plain = dict(dict.items(baggage)) if isinstance(baggage, dict) else {}
+    return set_value(key, LiveBaggage(plain, passport, packer, guard), context)
 
 
-def attach() -> Any:
-    """Make baggage live in the current context, where the application uses OpenTelemetry baggage at all.
+def attach(given: Any = None) -> Any:
+    """Make a context (the current one) current with live baggage, where the application uses OpenTelemetry baggage at all.
 
     Returns:
         A token for `detach`; None when there is nothing to do.
     """
-    if "opentelemetry.baggage" not in sys.modules:
+    if given is None and ("opentelemetry.baggage" not in sys.modules or _is_live(None)):
         return None
     from opentelemetry import context
 
-    if isinstance(context.get_value(_baggage_key()), LiveBaggage):
-        return None
-    return context.attach(live_context())
+    return context.attach(live_context(given))
 
 
 def detach(token: Any) -> None:

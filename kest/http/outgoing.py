@@ -11,6 +11,7 @@ from kest._kestcore import Passport
 from kest.core import config, context
 from kest.core.baggage import BaggageManager, encoded_size
 from kest.core.cache import CLAIM_TTL, SimpleCache
+from kest.core.users import checked_salt, hashed_user
 from kest.errors import ClaimCheckError, ConfigurationError, KestError, PassportTooLargeError
 from kest.http.baggage_header import (
     MAX_HEADER,
@@ -21,7 +22,7 @@ from kest.http.baggage_header import (
     member_key,
     room_for,
 )
-from kest.http.egress import hashed_user, warn_once
+from kest.http.egress import warn_once
 
 __all__ = ["MAX_CLAIM", "Packer", "foreign_var", "merge_foreign"]
 
@@ -46,7 +47,7 @@ class Packer:
             alternative would be an error.
         max_header: bytes that the whole ``baggage`` header may take, for proxies that cap headers (at most 8,192).
         ttl: seconds for which a claim check can be redeemed.
-        user_salt: send user ids as salted hashes (see `hashed_user`).
+        user_salt: send user ids as hashes with this salt (see `hashed_user`). None: as configured.
     """
 
     __slots__ = ("_cache", "_dense", "_max_header", "_ttl", "_user_salt")
@@ -62,7 +63,7 @@ class Packer:
         if type(max_header) is not int or not 512 <= max_header <= 8192:
             raise ConfigurationError(f"max_header is an int from 512 to 8192 bytes, not {max_header!r}")
         if user_salt is not None:
-            hashed_user("", user_salt)  # refuses a salt that is too short
+            checked_salt(user_salt)
         self._cache, self._dense, self._max_header, self._ttl = cache, dense, max_header, ttl
         self._user_salt = user_salt
 
@@ -112,8 +113,9 @@ class Packer:
     def _identity(self) -> dict[str, str]:
         caller = context.caller_var.get()
         user = caller.user
-        if user is not None and self._user_salt is not None:
-            user = hashed_user(user, self._user_salt)
+        salt = self._user_salt if self._user_salt is not None else config.settings().user_salt
+        if user is not None and salt is not None:
+            user = hashed_user(user, salt)
         fields = ((USER, user), (AGENT, caller.agent), (TASK, caller.task))
         # An id too long for its share stays out: the receiver then knows of none, which grants nothing.
         return {key: value for key, value in fields if value and encoded_size(key, value) <= MAX_IDENTITY}

@@ -60,10 +60,11 @@ def test_policy_input_has_the_members_of_section_7(configured: Any) -> None:
     assert set(given) == INPUT_MEMBERS
     assert given["subject"] == {
         "workload": "spiffe://kest.test/unit", "user": "u", "agent": "a", "task": "t", "trust_score": 40, "taints": ["x"],
+        "actors": [], "scopes": [], "claims": {},
     }  # fmt: skip
     assert given["environment"] == {
-        "is_root": True, "source_type": "user_input", "parent_hash": "0", "policy_names": ["p", "q"],
-        "policy_tier": "function", "active_deviations": [],
+        "is_root": True, "source_type": "user_input", "parent_hash": "0", "parent_principals": [],
+        "policy_names": ["p", "q"], "policy_tier": "function", "active_deviations": [],
     }  # fmt: skip
     assert given["identity"] == given["principal"] == "spiffe://kest.test/unit"
     assert (given["trust_score"], given["taints"], given["is_root"]) == (40, ["x"], True)
@@ -72,6 +73,7 @@ def test_policy_input_has_the_members_of_section_7(configured: Any) -> None:
     following = configured.engine.asked[-1][1]
     assert following["is_root"] is False
     assert following["environment"]["parent_hash"] == tip
+    assert following["environment"]["parent_principals"] == ["spiffe://kest.test/unit"]
     assert following["user"] is None
 
 
