@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from typing import Any
 
 from kest.core import context
 from kest.core.lifecycle import Call, answer, answer_async
-from kest.core.otel_context import otel_context
+from kest.core.otel_context import OTelContext, attach_live, detach, otel_context
 from kest.core.outcome import Outcome
 from kest.core.plan import CallPlan
 
@@ -28,17 +29,12 @@ class _Scope:
     def __init__(self, call: Call) -> None:
         self.call = call
         self.outcome = Outcome(call) if call.settings.audit is not None else None
-        self._otel = otel_context(call.span)
+        self._otel: OTelContext | None = None
 
     def bare(self) -> bool:
         """True when there is nothing to set up or record: the usual case without telemetry and audit."""
         call = self.call
-        return (
-            self._otel is None
-            and call.span is None
-            and self.outcome is None
-            and call.caller is context.caller_var.get()
-        )
+        return call.span is None and self.outcome is None and call.caller is context.caller_var.get()
 
     def enter(self) -> None:
         """Before the function's code runs; once for each step of a generator."""
@@ -46,6 +42,8 @@ class _Scope:
         self._caller = context.caller_var.get()
         if call.caller is not self._caller:
             context.caller_var.set(call.caller)
+        if self._otel is None:
+            self._otel = otel_context(call.span)
         if self._otel is not None:
             self._otel.enter()
 
@@ -87,7 +85,14 @@ def around_function(fn: Any, plan: CallPlan) -> Any:
             raise
         scope = _Scope(call)
         if scope.bare():
-            return fn(*args, **kwargs)
+            if "opentelemetry.baggage" not in sys.modules:
+                return fn(*args, **kwargs)
+            token = attach_live()
+            try:
+                result = fn(*args, **kwargs)
+            finally:
+                detach(token)
+            return _awaited(scope, result) if inspect.iscoroutine(result) else result
         scope.enter()
         try:
             result = fn(*args, **kwargs)
@@ -120,7 +125,13 @@ def around_coroutine(fn: Any, plan: CallPlan) -> Any:
             raise
         scope = _Scope(call)
         if scope.bare():
-            return await fn(*args, **kwargs)
+            if "opentelemetry.baggage" not in sys.modules:
+                return await fn(*args, **kwargs)
+            token = attach_live()
+            try:
+                return await fn(*args, **kwargs)
+            finally:
+                detach(token)
         return await _awaited(scope, fn(*args, **kwargs))
 
     return wrapper
