@@ -38,7 +38,7 @@ struct kest_node {
     uint8_t alg;                 /* kest_alg */
     uint8_t flags;
     uint8_t broken;              /* kest_status: why this text is not an acceptable entry of this chain */
-    atomic_uchar known;          /* signed by this process, or verified in it */
+    atomic_uchar vouched;        /* signed by this process, or verified in it */
     uint8_t hash[KEST_HASH_LEN]; /* SHA-256 of the JWS */
     uint8_t jws[];
 };
@@ -66,10 +66,10 @@ kest_status kest_node_layout(const kest_node_facts *facts, kest_str payload, kes
 kest_status kest_node_sign(kest_node *node, kest_str payload, const kest_seckey *key);
 
 /* Says that an entry was signed here or has verified: from then on its principal is more than a claim. */
-static inline void kest_node_set_known(kest_node *n) { atomic_store_explicit(&n->known, 1, memory_order_relaxed); }
-static inline bool kest_node_is_known(const kest_node *n)
+static inline void kest_node_vouch(kest_node *n) { atomic_store_explicit(&n->vouched, 1, memory_order_relaxed); }
+static inline bool kest_node_is_vouched(const kest_node *n)
 {
-    return atomic_load_explicit(&((kest_node *)(uintptr_t)n)->known, memory_order_relaxed) != 0;
+    return atomic_load_explicit(&((kest_node *)(uintptr_t)n)->vouched, memory_order_relaxed) != 0;
 }
 
 /* --- passports from text --- */

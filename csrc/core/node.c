@@ -67,7 +67,7 @@ static kest_status node_new(const kest_node_facts *f, size_t jws_len, kest_node 
     if (f->nparents == 0 || (f->nparents == 1 && (node->parent->flags & KEST_NODE_LINEAR)))
         flags |= KEST_NODE_LINEAR;
     atomic_init(&node->refs, 1);
-    atomic_init(&node->known, 0);
+    atomic_init(&node->vouched, 0);
     atomic_init(&node->count, f->nparents == 0 ? 1 : 0);
     if (f->nparents == 1) {
         const uint64_t before = atomic_load_explicit(&node->parent->count, memory_order_relaxed);
@@ -102,7 +102,7 @@ kest_status kest_node_layout(const kest_node_facts *f, kest_str payload, kest_no
     (*out)->jws[f->header_b64.len] = '.';
     (*out)->jws[sig_at - 1] = '.';
     (*out)->sig_at = (uint32_t)sig_at;
-    kest_node_set_known(*out);
+    kest_node_vouch(*out);
     return KEST_OK;
 }
 

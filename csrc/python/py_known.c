@@ -248,7 +248,7 @@ static PyObject *known_verify(KnownObject *self, PyObject *args)
     for (size_t i = 0; i < t.count; i++)
         kest_known_add(self->known, t.fresh[i]);
     for (size_t i = 0; i < all.count; i++) /* what was skipped can be another node of the same text */
-        kest_node_set_known(all.nodes[i]);
+        kest_node_vouch(all.nodes[i]);
     keep_arrived(self, (PassportObject *)passport);
     result = Py_NewRef(Py_None);
 done:

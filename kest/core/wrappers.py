@@ -10,6 +10,7 @@ import functools
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from types import CoroutineType
 from typing import Any
 
 from kest.core import context
@@ -92,7 +93,7 @@ def around_function(fn: Any, plan: CallPlan) -> Any:
                 result = fn(*args, **kwargs)
             finally:
                 detach(token)
-            return _awaited(scope, result) if inspect.iscoroutine(result) else result
+            return _awaited(scope, result) if type(result) is CoroutineType else result
         scope.enter()
         try:
             result = fn(*args, **kwargs)
