@@ -21,17 +21,43 @@ MAX_PASSPORT_ATTRIBUTE = 8192
 
 def start_span(operation: str) -> CallSpan | None:
     """A started span, or None where OpenTelemetry is not in use."""
-    if "opentelemetry.trace" not in sys.modules and not _PROVIDER_NAMED:
-        return None
-    from opentelemetry import trace
+    trace: Any = sys.modules.get("opentelemetry.trace")
+    if trace is None:
+        if not _PROVIDER_NAMED:
+            return None
+        from opentelemetry import trace
+    if _without_provider(trace):
+        span = trace.get_current_span()
+        if span is not trace.INVALID_SPAN:  # somebody else's, who ends it; its trace goes on
+            span = trace.NonRecordingSpan(span.get_span_context())
+    else:
+        # An exception is recorded by finish(), which knows denials from failures.
+        span = _tracer(trace).start_span(
+            f"kest.verified.{operation}", record_exception=False, set_status_on_exception=False
+        )
+    return None if span is trace.INVALID_SPAN else CallSpan(trace, span)
 
-    from kest.core import version
 
-    tracer = trace.get_tracer(SCOPE, version())
-    # An exception is recorded by finish(), which knows denials from failures.
-    return CallSpan(
-        trace, tracer.start_span(f"kest.verified.{operation}", record_exception=False, set_status_on_exception=False)
-    )
+_cached: tuple[Any, Any] = None, None
+
+
+def _without_provider(trace: Any) -> bool:
+    """Whether the application has none, so that a span would be its parent's context and nothing else. Asked for each call, and
+    the API's own way to ask looks into the environment each time: where it keeps the provider is tried first."""
+    return not _PROVIDER_NAMED and getattr(trace, "_TRACER_PROVIDER", trace) is None
+
+
+def _tracer(trace: Any) -> Any:
+    """The tracer of the application's provider, which it may set at any time, once."""
+    global _cached
+    provider = trace.get_tracer_provider()
+    known, tracer = _cached
+    if known is not provider:
+        from kest.core import version
+
+        tracer = provider.get_tracer(SCOPE, version())
+        _cached = provider, tracer
+    return tracer
 
 
 class CallSpan:

@@ -238,3 +238,36 @@ def test_the_api_without_an_sdk_costs_no_trace_id(run_python: Any) -> None:
         "assert kest_verified('p')(lambda: 1)() == 1\n"
         "assert 'trace_id' not in get_current_passport().decode()[0]['labels']\n"
     )
+
+
+PROVIDERS = (
+    "from opentelemetry import trace\n"
+    "from opentelemetry.sdk.trace import TracerProvider\n"
+    "from kest.core import *\n"
+    "from kest.core.context import get_current_passport, lineage\n"
+    "configure(engine=MockPolicyEngine(), identity=LocalEd25519Provider())\n"
+    "f = kest_verified('p')(lambda: 1)\n"
+    "def trace_id():\n"
+    "    with lineage():\n"
+    "        f()\n"
+    "        return get_current_passport().decode()[0]['labels'].get('trace_id')\n"
+)
+
+
+def test_a_provider_that_is_not_the_global_one_keeps_its_span(run_python: Any) -> None:
+    run_python(
+        PROVIDERS + "tracer = TracerProvider().get_tracer('app')\n"
+        "with tracer.start_as_current_span('request') as span:\n"
+        "    found = trace_id()\n"
+        "    assert found == f'{span.get_span_context().trace_id:032x}', found\n"
+        "    assert span.is_recording() and not span.attributes, span.attributes\n"
+        "assert trace_id() is None\n"
+    )
+
+
+def test_a_provider_set_after_the_first_call_is_used(run_python: Any) -> None:
+    run_python(
+        PROVIDERS + "assert trace_id() is None\n"
+        "trace.set_tracer_provider(TracerProvider())\n"
+        "assert len(trace_id()) == 32\n"
+    )
