@@ -42,7 +42,7 @@ _cached: tuple[Any, Any] = None, None
 
 
 def _without_provider(trace: Any) -> bool:
-    """Whether the application has none, so that a span would be its parent's context and nothing else. Asked for each call, and
+    """Whether the application has none, so that a span would be no more than its parent. Asked for each call, and
     the API's own way to ask looks into the environment each time: where it keeps the provider is tried first."""
     return not _PROVIDER_NAMED and getattr(trace, "_TRACER_PROVIDER", trace) is None
 

@@ -537,6 +537,7 @@ def test_interrupting_is_quiet(folder: Path) -> None:
                 continue
         else:
             process.kill()
+            process.communicate()
             pytest.fail("Ctrl-C has no effect")
     assert (process.returncode, out, err) == (130, b"", b"")
 
