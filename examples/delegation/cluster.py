@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import secrets
 import socket
-import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import redis
-from processes import Process, ProcessError, Processes
+from kest_services.build import BuildError, build
+from kest_services.oidc_issuer import OidcIssuer
+from kest_services.processes import Process, ProcessError, Processes
+from kest_services.redis import Redis
+from kest_services.toolchains import MissingToolError
 from workload import DOMAIN, PROCESS_DATA, SERVICES, principal_of
 
 from kest import StaticIdentity, TrustStore
@@ -20,7 +21,6 @@ from kest import StaticIdentity, TrustStore
 __all__ = ["Cluster"]
 
 HERE = Path(__file__).resolve().parent
-INSTALL_ISSUER = HERE.parents[1] / "tools/services/oidc-issuer/install"
 REPORTS = "task:read-reports"
 BOTH = f"{PROCESS_DATA} {REPORTS}"
 
@@ -76,16 +76,21 @@ class Cluster:
 
     def start(self) -> None:
         """Start everything; ProcessError says what did not start, and why."""
-        folder = _issuer_folder()
-        issuer = self._launch("oidc-issuer", ["node", f"{folder}/server.mjs"])
+        _install_issuer()
         clients = [{"id": name, "secret": self.secrets[name], "targets": to} for name, to in TARGETS.items()]
         clients[0]["logins"] = ["alice"]
-        issuer.send(json.dumps({"audiences": AUDIENCES, "clients": clients}) + "\n", last=True)
+        issuer = OidcIssuer(self._processes, self._scratch / "issuer", audiences=AUDIENCES, clients=clients)
+        issuer.launch()
         sockets = {name: _listening() for name in SERVICES}
         self.urls = {name: "http://{}:{}".format(*sock.getsockname()) for name, sock in sockets.items()}
         services = {name: self._serve(name, sock) for name, sock in sockets.items()}
-        self._start_redis()
-        self.issuer = json.loads(issuer.line())["issuer"]
+        self.secrets["redis"] = secrets.token_urlsafe(24)
+        redis = Redis(self._processes, self._scratch / "redis", password=self.secrets["redis"])
+        redis.start()
+        self.redis = redis.url
+        issuer.wait()
+        self.issuer = issuer.url
+        self._started += [issuer.running, redis.running]
         for name, service in services.items():
             service.send(json.dumps(self._settings(name)) + "\n")
         self._publish([json.loads(service.line()) for service in services.values()])
@@ -133,36 +138,12 @@ class Cluster:
             raise ProcessError("the services did not publish the keys that they should have")
         self.keys_file.write_text(json.dumps({"keys": keys}, indent=2) + "\n", encoding="utf-8")
 
-    def _start_redis(self) -> None:
-        password = secrets.token_urlsafe(24)
-        self.secrets["redis"] = password
-        folder = self._scratch / "redis"
-        folder.mkdir()
-        for attempt in range(3):  # the free port may be taken before Redis has it
-            port = _free_port()
-            process = self._processes.start("redis", ["redis-server", "-"], talks=False)
-            lines = [
-                f"bind 127.0.0.1\nport {port}\nrequirepass {password}\n",
-                f'save ""\nappendonly no\ndir "{folder}"\nmaxmemory 64mb\n',
-            ]
-            process.send("".join(lines), last=True)
-            if _answers(process, port, password):
-                self._started.append(process)
-                self.redis = f"redis://:{password}@127.0.0.1:{port}/0"
-                return
-            if attempt == 2:
-                process.alive()
-        raise ProcessError(f"Redis does not answer; see {process.log}")
 
-
-def _issuer_folder() -> str:
+def _install_issuer() -> None:
     try:
-        done = subprocess.run([str(INSTALL_ISSUER)], capture_output=True, text=True, timeout=120)
-    except subprocess.TimeoutExpired:
-        raise ProcessError("npm ci of the issuer took more than two minutes") from None
-    if done.returncode:
-        raise ProcessError(f"the issuer cannot be installed: {done.stderr.strip()}")
-    return done.stdout.strip()
+        build("oidc-issuer")
+    except (BuildError, MissingToolError) as error:
+        raise ProcessError(str(error)) from None
 
 
 def _listening() -> socket.socket:
@@ -170,21 +151,3 @@ def _listening() -> socket.socket:
     sock.bind(("127.0.0.1", 0))
     sock.listen(128)
     return sock
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def _answers(process: Process, port: int, password: str) -> bool:
-    deadline = time.monotonic() + 5
-    with redis.Redis("127.0.0.1", port, password=password, socket_timeout=1) as client:
-        while process.child.poll() is None and time.monotonic() < deadline:
-            try:
-                return bool(client.ping())
-            except redis.RedisError:
-                time.sleep(0.02)
-    return False

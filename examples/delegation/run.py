@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(2, str(Path(__file__).resolve().parents[2] / "tools/services"))
 
 import demo
 import httpx
 from attacks import Attack, Attacker, tip_of
 from cluster import REPORTS, Cluster
 from demo import expect, heading, kest, note, paint, say, shown
-from processes import ProcessError, Processes
+from kest_services.processes import ProcessError, Processes
 from tokens import TokenClient
 from workload import PROCESS_DATA, SERVICES, principal_of
 

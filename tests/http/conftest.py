@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import socket
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kest_services.processes import Processes
+from kest_services.redis import Redis
 
 
 @pytest.fixture(autouse=True)
@@ -47,38 +44,10 @@ def allowed(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 @pytest.fixture(scope="session")
-def redis_server() -> Iterator[SimpleNamespace]:
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """A redis-server of this session's own."""
-    binary = shutil.which("redis-server")
-    if binary is None:
+    if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder:
-        command = [
-            binary,
-            "--bind",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-            "--dir",
-            folder,
-        ]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            end = time.monotonic() + 10
-            while True:
-                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.2):
-                    break
-                assert process.poll() is None, "redis-server did not start"
-                assert time.monotonic() < end, "redis-server did not start in time"
-                time.sleep(0.01)
-            yield SimpleNamespace(port=port, url=f"redis://127.0.0.1:{port}/0", process=process)
-        finally:
-            process.terminate()
-            process.wait(10)
+    folder = tmp_path_factory.mktemp("redis")
+    with Processes(folder) as processes, Redis(processes, folder / "data", limit=0) as server:
+        yield SimpleNamespace(port=server.port, url=server.url)

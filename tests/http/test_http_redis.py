@@ -7,7 +7,6 @@ import gc
 import pickle
 import shutil
 import socket
-import subprocess
 import threading
 import time
 import uuid
@@ -16,6 +15,8 @@ from typing import Any
 
 import httpx
 import pytest
+from kest_services.processes import Processes
+from kest_services.redis import Redis as RedisServer
 
 redis = pytest.importorskip("redis", reason="redis-py is not installed")
 
@@ -144,38 +145,17 @@ def test_a_redis_that_hangs_costs_the_timeout() -> None:
 
 
 def test_a_restart_is_survived(tmp_path: Any) -> None:
-    binary = shutil.which("redis-server")
-    if binary is None:
+    if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def start() -> subprocess.Popen[bytes]:
-        command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(tmp_path)]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(500):
-            try:
-                socket.create_connection(("127.0.0.1", port), 0.1).close()
-                return process
-            except OSError:
-                time.sleep(0.01)
-        raise AssertionError("redis-server did not start")
-
-    one = RedisCache(host="127.0.0.1", port=port)
-    process = start()
-    try:
+    with Processes(tmp_path) as processes, RedisServer(processes, tmp_path / "data") as server:
+        one = RedisCache(host="127.0.0.1", port=server.port)
         one.set("a", "x")
-        process.terminate()
-        process.wait(10)
+        server.stop()
         with pytest.raises(ClaimCheckError):
             one.get("a")
-        process = start()
+        server.start()
         one.set("a", "y")  # over a connection that died meanwhile
         assert one.get("a") == "y"
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
 def test_a_swapped_record_is_refused(redis_server: SimpleNamespace, cache: RedisCache) -> None:

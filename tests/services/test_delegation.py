@@ -18,7 +18,8 @@ from kest import Passport, PassportVerifier, TrustStore, VerificationError
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "examples/delegation/run.py"
-ISSUER = "tools/services/oidc-issuer"
+SERVICES = "tools/services"
+ISSUER = f"{SERVICES}/oidc-issuer"
 
 needs_services = pytest.mark.skipif(
     any(shutil.which(name) is None for name in ("node", "npm", "redis-server")),
@@ -69,7 +70,7 @@ def copy(tmp_path: Path) -> Path:
     """The demo in a folder of its own, to be changed."""
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=ignored)
-    shutil.copytree(ROOT / ISSUER, tmp_path / ISSUER, ignore=ignored)
+    shutil.copytree(ROOT / SERVICES, tmp_path / SERVICES, ignore=ignored)
     return tmp_path
 
 

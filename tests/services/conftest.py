@@ -1,0 +1,31 @@
+"""Real servers. What cannot be built here is a skip that says why, what is not built yet an error that says how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from kest_services import components
+from kest_services.processes import Processes
+from kest_services.toolchains import wanting
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Starts processes for one test, and stops what the test leaves running."""
+    with Processes(tmp_path) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def built() -> Callable[[str], Path]:
+    """The folder of a component's build."""
+
+    def folder(name: str) -> Path:
+        problems = [] if components.expected(name).is_dir() else wanting(name)
+        if problems:
+            pytest.skip(f"{name} cannot be built here: it needs {', '.join(problems)}")
+        return components.folder(name)
+
+    return folder
