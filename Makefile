@@ -6,13 +6,14 @@ SOURCES = $(wildcard csrc/core/*.[ch] csrc/python/*.[ch])
 KEST_VECTORS ?= $(wildcard ../shared/vectors)
 export KEST_VECTORS
 
-.PHONY: help setup demo demo-delegation test test-services check bench test-c test-sanitized test-pythons clean
+.PHONY: help setup demo demo-delegation test services test-services check bench test-c test-sanitized test-pythons clean
 
 help:
 	@echo "make demo            a governed, signed and verified pipeline over real data (a minute at first)"
 	@echo "make demo-delegation a user delegates to an agent: five services, an OIDC issuer, Redis, and the attacks on them"
 	@echo "make test            C and Python tests (two to four minutes)"
-	@echo "make test-services   tests against real servers and processes (three minutes, five at first)"
+	@echo "make services        build servers for those tests once, into ~/.cache/kest-services (ten to twenty minutes)"
+	@echo "make test-services   tests against real servers and processes (four minutes, once they are built)"
 	@echo "make check           lint, types, C warnings, duplicates (a minute)"
 	@echo "make bench           speed and memory against the reference stack (six minutes)"
 	@echo "make test-sanitized  the tests over an ASan and UBSan build (ten minutes)"
@@ -40,9 +41,13 @@ test: setup test-c
 	@tools/system-packages redis-server || true
 	$(BIN)/python -m pytest -q --ignore=tests/services
 
-# Real servers and processes: Redis, an OIDC issuer, Keycloak, services, a fresh installation.
-test-services: setup
+# What this machine has no tools to build is named here, and again by the tests that skip without it.
+services:
 	@tools/system-packages redis-server nodejs npm curl
+	@$(PYTHON) tools/services/build -j2 --possible
+
+# Real servers and processes: OPA, SPIRE, Redis, an OIDC issuer, Keycloak, …, services, a fresh installation.
+test-services: setup services
 	$(BIN)/python -m pytest -q tests/services
 
 test-c: setup

@@ -60,14 +60,14 @@ def test_a_missing_tool_is_named(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(toolchains.os, "geteuid", lambda: 1000)
-    write(recipe, "exit 1", "# needs: node>=999.0")
-    with pytest.raises(toolchains.MissingToolError, match=r"thing needs node 999\.0 or newer"):
+    write(recipe, "exit 1", "# needs: node>=999.9")
+    with pytest.raises(toolchains.MissingToolError, match=r"thing needs node 999\.9 or newer"):
         build.build("thing")
     monkeypatch.setattr(sys, "argv", ["build", "--possible"])
     assert build.main() == 0
     monkeypatch.setattr(sys, "argv", ["build", "-j2"])
     assert build.main() == 1
-    assert "cannot be built here: thing needs node 999.0" in capsys.readouterr().err
+    assert "cannot be built here: thing needs node 999.9" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,9 @@ needs_services = pytest.mark.skipif(
 
 
 def environment(scratch: Path) -> dict[str, str]:
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("KEST_")}
+    ours = {
+        name: value for name, value in os.environ.items() if not name.startswith("KEST_") or name == "KEST_SERVICES"
+    }
     paths = os.pathsep.join(filter(None, sys.path))
     ours.update(PYTHONPATH=paths, PYTHONIOENCODING="utf-8", PYTHONUNBUFFERED="1", COLUMNS="80", TMPDIR=str(scratch))
     return ours

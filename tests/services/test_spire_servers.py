@@ -10,14 +10,18 @@ import pytest
 from kest_services.processes import Processes
 from kest_services.service import wait_until
 from kest_services.spire import SpireAgent, SpireServer
-from spiffe import TrustDomain, WorkloadApiClient, X509Context
+from spiffe import TrustDomain, WorkloadApiClient
+from spiffe.workloadapi.x509_context import X509Context
 
 TTL = 6  # seconds; renewed after half of it
 
 
 @pytest.fixture(scope="module")
 def spire(tmp_path_factory: pytest.TempPathFactory, built: Callable[[str], Path]) -> Iterator[SimpleNamespace]:
-    """Two servers, the first trusts the second, and an agent of the first with two workloads of this user."""
+    """Two servers, the first trusts the second, and an agent of the first with two workloads of this user.
+
+    The agent's folder has a path that is too long for a socket's.
+    """
     built("spire")
     folder = tmp_path_factory.mktemp("spire")
     with (
@@ -28,7 +32,7 @@ def spire(tmp_path_factory: pytest.TempPathFactory, built: Callable[[str], Path]
         server.federate(partner)
         workload = server.register("/workload", federates_with=[partner])
         brief = server.register("/brief", ttl=TTL)
-        with SpireAgent(processes, folder / "agent", server) as agent:
+        with SpireAgent(processes, folder / ("agent" * 20), server) as agent:
             agent.wait_for_svid(workload)
             agent.wait_for_svid(brief)
             yield SimpleNamespace(server=server, partner=partner, agent=agent, workload=workload, brief=brief)

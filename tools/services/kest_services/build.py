@@ -51,7 +51,7 @@ def build(name: str, say: Callable[[str], None] = lambda text: None) -> Path:
     home.mkdir(parents=True, exist_ok=True)
     with _locked(home / "toolchains.lock"):
         provide(name, say)
-    with _locked(home / f"{name}.lock"):
+    with _locked(home / f"{name}.lock") as lock:
         if target.is_dir():  # somebody else built it while we waited
             say(f"ready in {target}")
             return target
@@ -65,13 +65,13 @@ def build(name: str, say: Callable[[str], None] = lambda text: None) -> Path:
             out, work = Path(scratch, "out"), Path(scratch, "work")
             out.mkdir()
             work.mkdir()
-            _run(name, {"OUT": str(out), "WORK": str(work)}, log)
+            _run(name, {"OUT": str(out), "WORK": str(work)}, log, lock)
             out.rename(target)
         say(f"built in {time.monotonic() - begun:.0f} s, {_megabytes(target)} MB in {target}")
     return target
 
 
-def _run(name: str, folders: dict[str, str], log: Path) -> None:
+def _run(name: str, folders: dict[str, str], log: Path, lock: int) -> None:
     environment = {
         **os.environ,
         **folders,
@@ -89,6 +89,7 @@ def _run(name: str, folders: dict[str, str], log: Path) -> None:
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=subprocess.STDOUT,
+            pass_fds=[lock],  # should we be killed, nobody else builds it until the recipe has ended too
         )
     if done.returncode:
         tail = log.read_text("utf-8", "replace").splitlines()[-_TAIL:]
@@ -97,10 +98,10 @@ def _run(name: str, folders: dict[str, str], log: Path) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Iterator[int]:
     with path.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # until it is closed
-        yield
+        yield file.fileno()
 
 
 def _megabytes(folder: Path) -> int:

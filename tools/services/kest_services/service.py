@@ -77,7 +77,7 @@ class Service(ABC):
 
     def start(self) -> None:
         """Start it, on the ports that it had before if it had any, and wait until it is ready."""
-        first = not self.port_numbers
+        chosen_here = bool(self.ports) and not self.port_numbers
         for attempt in range(_ATTEMPTS):
             self.launch()
             try:
@@ -87,7 +87,7 @@ class Service(ABC):
                 ended_itself = self.running.child.poll() is not None
                 self.stop()
                 # A port that was free a moment ago may be somebody else's now.
-                if not (first and ended_itself) or attempt == _ATTEMPTS - 1:
+                if not (chosen_here and ended_itself) or attempt == _ATTEMPTS - 1:
                     raise
                 self.port_numbers = []
 

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -73,13 +74,8 @@ class _Spire(Service):
             return path
         if self._sockets is None:
             self._sockets = Path(tempfile.mkdtemp(prefix="spire-", dir="/tmp"))
+            weakref.finalize(self, shutil.rmtree, self._sockets, ignore_errors=True)  # at the latest at exit
         return self._sockets / "api.sock"
-
-    def stop(self) -> None:
-        super().stop()
-        if self._sockets is not None:
-            shutil.rmtree(self._sockets, ignore_errors=True)
-            self._sockets = None
 
     def healthy(self) -> bool:
         """What ``healthcheck`` says."""

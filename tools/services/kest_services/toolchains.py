@@ -116,7 +116,7 @@ def _output(*command: str) -> str | None:
 
 def _parse(text: str) -> _Version | None:
     found = re.search(r"\d+(?:\.\d+)+", text)
-    return tuple(map(int, found[0].split("."))) if found else None
+    return tuple(map(int, re.sub(r"(\.0+)+$", "", found[0]).split("."))) if found else None  # 1.26.0 is 1.26
 
 
 def _text(version: _Version) -> str:
