@@ -24,7 +24,7 @@ def test_opa_decides(processes: Processes, tmp_path: Path, built: Callable[[str]
         asked = f"{opa.url}/v1/data/kest/spend"
         answers = [httpx.post(asked, json={"input": {"trust_score": score}}).json() for score in (60, 59)]
         assert answers == [{"result": {"allow": True}}, {"result": {}}]
-        assert httpx.post(f"{opa.url}/v1/data/kest/unknown", json={}).json() == {}
+        assert httpx.post(f"{opa.url}/v1/data/kest/unknown", json={"input": {}}).json() == {}
 
 
 def test_an_engine_recovers_when_opa_comes_back(
