@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -94,3 +95,24 @@ def test_an_unknown_component_is_an_error() -> None:
     )  # fmt: skip
     assert done.returncode == 2
     assert "unknown: nothing" in done.stderr
+
+
+def test_the_documentation_names_the_versions_that_are_pinned() -> None:
+    tools = Path(__file__).resolve().parents[2] / "tools/services"
+    table = (tools.parents[1] / "docs/services.md").read_text("utf-8")
+    pins = {
+        "Open Policy Agent": ("opa/go.mod", r"open-policy-agent/opa v(\S+)"),
+        "SPIRE server and agent": ("spire/go.mod", r"spiffe/spire v(\S+)"),
+        "cedar-agent": ("cedar-agent/version", r"([\d.]+)-"),
+        "moto server": ("moto/requirements.txt", r"(?m)^moto==(\S+)"),
+        "OpenTelemetry Collector": ("collector/go.mod", r"collector/receiver/otlpreceiver v(\S+)"),
+        "Keycloak": ("keycloak/keycloak.sha256", r"dist-([\d.]+)\.zip"),
+    }
+    for component, (file, pattern) in pins.items():
+        pinned = re.search(pattern, (tools / file).read_text("utf-8"))
+        assert pinned is not None, file
+        assert f"| {component} | {pinned[1]}" in table
+    assert set(components.known()) == {"opa", "spire", "cedar-agent", "moto", "collector", "oidc-issuer"}
+    builder = (tools / "collector/builder.yaml").read_text("utf-8")
+    modules = (tools / "collector/go.mod").read_text("utf-8")
+    assert all(line in modules for line in re.findall(r"gomod: (.*)", builder))
