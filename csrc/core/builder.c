@@ -110,17 +110,20 @@ kest_status kest_builder_add(kest_builder *b, const uint8_t *jws, size_t len)
     return KEST_OK;
 }
 
+kest_status kest_builder_push(kest_builder *b, kest_node *node)
+{
+    const kest_status st = make_room(b);
+
+    if (st == KEST_OK) {
+        b->nodes[b->count] = kest_node_ref(node);
+        index_node(b, b->count++);
+    }
+    return st;
+}
+
 kest_status kest_builder_share(kest_builder *b, kest_node *node)
 {
-    kest_status st;
-
-    if (kest_builder_find(b, node->hash))
-        return KEST_OK;
-    if ((st = make_room(b)) != KEST_OK)
-        return st;
-    b->nodes[b->count] = kest_node_ref(node);
-    index_node(b, b->count++);
-    return KEST_OK;
+    return kest_builder_find(b, node->hash) ? KEST_OK : kest_builder_push(b, node);
 }
 
 size_t kest_builder_broken(const kest_builder *b)

@@ -26,6 +26,7 @@ struct kest_node {
     atomic_uint refs;
     uint32_t jws_len;
     uint64_t seq;                /* order of creation in this process: parents before children */
+    atomic_uint_fast64_t vouched; /* 0: by nobody; 1: signed by this process; else the id of the last ring that it verified under */
     atomic_uint_fast64_t count;  /* ancestors including itself; 0: not yet counted */
     int64_t timestamp_ms;
     kest_text *principal;        /* NULL in a broken node */
@@ -38,7 +39,6 @@ struct kest_node {
     uint8_t alg;                 /* kest_alg */
     uint8_t flags;
     uint8_t broken;              /* kest_status: why this text is not an acceptable entry of this chain */
-    atomic_uchar vouched;        /* signed by this process, or verified in it */
     uint8_t hash[KEST_HASH_LEN]; /* SHA-256 of the JWS */
     uint8_t jws[];
 };
@@ -65,11 +65,12 @@ kest_status kest_node_layout(const kest_node_facts *facts, kest_str payload, kes
 /* Second half, pure computation for a thread without the interpreter's lock: base64, sign, base64, hash. */
 kest_status kest_node_sign(kest_node *node, kest_str payload, const kest_seckey *key);
 
-/* Says that an entry was signed here or has verified: from then on its principal is more than a claim. */
-static inline void kest_node_vouch(kest_node *n) { atomic_store_explicit(&n->vouched, 1, memory_order_relaxed); }
-static inline bool kest_node_is_vouched(const kest_node *n)
+/* Says that an entry was signed here (KEST_SIGNED_HERE) or verified under a ring: from then on its principal is more than a claim. */
+#define KEST_SIGNED_HERE UINT64_C(1)
+static inline void kest_node_vouch(kest_node *n, uint64_t by) { atomic_store_explicit(&n->vouched, by, memory_order_relaxed); }
+static inline uint64_t kest_node_vouched(const kest_node *n)
 {
-    return atomic_load_explicit(&((kest_node *)(uintptr_t)n)->vouched, memory_order_relaxed) != 0;
+    return atomic_load_explicit(&((kest_node *)(uintptr_t)n)->vouched, memory_order_relaxed);
 }
 
 /* --- passports from text --- */
@@ -89,6 +90,8 @@ void kest_builder_free(kest_builder *b);
 kest_status kest_builder_add(kest_builder *b, const uint8_t *jws, size_t len);
 /* Appends a node that exists (by reference), unless one of its hash is there already. */
 kest_status kest_builder_share(kest_builder *b, kest_node *node);
+/* The same without looking: for a node that cannot be there, because its only parent is the newest node. */
+kest_status kest_builder_push(kest_builder *b, kest_node *node);
 /* The same nodes in the same order, broken ones too. `out` needs no kest_builder_init; untouched on failure. */
 kest_status kest_builder_copy(const kest_builder *b, kest_builder *out);
 kest_node *kest_builder_find(const kest_builder *b, const uint8_t hash[KEST_HASH_LEN]);

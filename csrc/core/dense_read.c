@@ -2,7 +2,6 @@
 #include "b64url.h"
 #include "dense_reader.h"
 
-#include <stddef.h>
 #include <string.h>
 
 /* Walks `n` varints from c, leaving a kest_cursor over exactly those in *column. */
@@ -132,16 +131,26 @@ static bool read_tail(kest_dense *r, kest_cursor *c)
            byte_column(c, r->count * KEST_SIG_LEN, &r->all[COL_SIG]) && c->at == c->end;
 }
 
-static kest_status inflate_columns(const uint8_t *packed, size_t len, size_t max_bytes, kest_buf *plain)
+/* What comes out is kept for long, what it takes to inflate it is not. */
+static kest_status inflate_columns(kest_dense *r, const uint8_t *packed, size_t len, size_t max_bytes)
 {
     z_stream z = {0};
     kest_status st = KEST_E_NOMEM;
+    kest_buf plain;
 
     if (inflateInit2(&z, -15) != Z_OK)
         return st;
+    kest_buf_init(&plain);
     if (inflateSetDictionary(&z, kest_dense_dictionary, (uInt)kest_dense_dictionary_len) == Z_OK)
-        st = kest_inflate(&z, packed, len, max_bytes, plain);
+        st = kest_inflate(&z, packed, len, max_bytes, &plain);
     inflateEnd(&z);
+    if (st == KEST_OK && !(r->plain = kest_malloc(plain.len)))
+        st = KEST_E_NOMEM;
+    if (st == KEST_OK) {
+        memcpy(r->plain, plain.data, plain.len);
+        r->plain_len = plain.len;
+    }
+    kest_buf_free(&plain);
     return st;
 }
 
@@ -160,9 +169,9 @@ static kest_status open_raw(kest_dense *r, const uint8_t *text, size_t len, size
     if (!kest_take(&c, 1, &version) || *version != KEST_DENSE_VERSION || !kest_take_varint(&c, &packed_len) ||
         packed_len > SIZE_MAX || !kest_take(&c, (size_t)packed_len, &packed))
         return KEST_E_INFLATE;
-    if ((st = inflate_columns(packed, (size_t)packed_len, max_bytes, &r->plain)) != KEST_OK)
+    if ((st = inflate_columns(r, packed, (size_t)packed_len, max_bytes)) != KEST_OK)
         return st;
-    columns = (kest_cursor){r->plain.data, r->plain.data + r->plain.len};
+    columns = (kest_cursor){r->plain, r->plain + r->plain_len};
     if ((st = read_columns(r, &columns, max_entries)) != KEST_OK)
         return st;
     return read_tail(r, &c) ? KEST_OK : KEST_E_INFLATE;
@@ -176,10 +185,8 @@ kest_status kest_dense_open(const uint8_t *text, size_t len, size_t max_bytes, s
 
     if (kest_packed_too_long(n, max_bytes))
         return KEST_E_LIMIT;
-    if (!(r = kest_malloc(sizeof *r)))
+    if (!(r = kest_calloc(1, sizeof *r)))
         return KEST_E_NOMEM;
-    kest_buf_init(&r->plain);
-    memset((uint8_t *)r + offsetof(kest_dense, count), 0, sizeof *r - offsetof(kest_dense, count));
     r->budget = max_bytes;
     st = (r->raw = kest_malloc(n)) ? open_raw(r, text, len, max_bytes, max_entries) : KEST_E_NOMEM;
     if (st != KEST_OK) {
@@ -198,7 +205,7 @@ void kest_dense_free(kest_dense *r)
     for (int i = 0; i < KEST_TEXTS; i++)
         kest_free(r->tables[i].texts);
     kest_free(r->node_values);
-    kest_buf_free(&r->plain);
+    kest_free(r->plain);
     kest_free(r->raw);
     kest_free(r);
 }
@@ -214,7 +221,7 @@ size_t kest_dense_bytes(const kest_dense *r)
 
     for (int i = 0; i < KEST_TEXTS; i++)
         texts += r->tables[i].count;
-    return sizeof *r + r->plain.cap + (size_t)(r->all[COL_SIG].end - r->raw) + texts * sizeof(kest_str) +
+    return sizeof *r + r->plain_len + (size_t)(r->all[COL_SIG].end - r->raw) + texts * sizeof(kest_str) +
            r->count * sizeof *r->node_values;
 }
 

@@ -64,9 +64,9 @@ enum {
 };
 
 struct kest_dense {
-    uint8_t *raw;  /* owns the tail */
-    kest_buf plain; /* owns the rest */
-    size_t count;
+    uint8_t *raw;   /* owns the tail */
+    uint8_t *plain; /* owns the rest */
+    size_t plain_len, count;
     kest_text_table tables[KEST_TEXTS];
     kest_cursor all[COLS], left[COLS];
     /* how far the entries are built */

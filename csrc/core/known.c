@@ -95,22 +95,20 @@ size_t kest_known_count(const kest_known *known)
     return known->halves[0].count + known->halves[1].count;
 }
 
-/* The slot that holds this text, or the free one where it would go. */
-static kest_node **slot(const kest_known *known, const half *h, kest_str jws)
+static size_t place_of(const kest_known *known, kest_str jws)
 {
     const size_t tail = jws.len < TAIL ? jws.len : TAIL;
-    size_t s = (size_t)kest_keyed_hash(known->key, jws.data + (jws.len - tail), tail) & (known->nslots - 1);
 
-    while (h->slots[s] && !(h->slots[s]->jws_len == jws.len && memcmp(h->slots[s]->jws, jws.data, jws.len) == 0))
-        s = (s + 1) & (known->nslots - 1);
-    return &h->slots[s];
+    return (size_t)kest_keyed_hash(known->key, jws.data + (jws.len - tail), tail) & (known->nslots - 1);
 }
 
-static kest_node *find(const kest_known *known, kest_str jws)
+/* The slot that holds this text, or the free one where it would go; `s` is its place. */
+static kest_node **slot(const kest_known *known, const half *h, kest_str jws, size_t s)
 {
-    kest_node *node = *slot(known, &known->halves[known->newer], jws);
-
-    return node ? node : *slot(known, &known->halves[!known->newer], jws);
+    while (h->slots[s] && !(h->slots[s]->jws_len == jws.len &&
+                            (h->slots[s]->jws == jws.data || memcmp(h->slots[s]->jws, jws.data, jws.len) == 0)))
+        s = (s + 1) & (known->nslots - 1);
+    return &h->slots[s];
 }
 
 static kest_str text_of(const kest_node *node)
@@ -118,15 +116,10 @@ static kest_str text_of(const kest_node *node)
     return (kest_str){node->jws, node->jws_len};
 }
 
-bool kest_known_has(const kest_known *known, const kest_node *node)
-{
-    return !node->broken && find(known, text_of(node));
-}
-
-void kest_known_add(kest_known *known, kest_node *node)
+static void add(kest_known *known, kest_node *node, size_t place)
 {
     half *h = &known->halves[known->newer];
-    kest_node **at = slot(known, h, text_of(node));
+    kest_node **at = slot(known, h, text_of(node), place);
 
     if (*at || node->jws_len > known->bytes_at)
         return;
@@ -134,18 +127,54 @@ void kest_known_add(kest_known *known, kest_node *node)
         known->newer = !known->newer;
         h = &known->halves[known->newer];
         half_empty(h, known->nslots);
-        at = slot(known, h, text_of(node));
+        at = slot(known, h, text_of(node), place);
     }
     *at = kest_node_ref(node);
     h->count++;
     h->bytes += node->jws_len;
 }
 
+bool kest_known_has(const kest_known *known, const kest_node *node)
+{
+    const kest_str jws = text_of(node);
+    const size_t place = place_of(known, jws);
+
+    return !node->broken && (*slot(known, &known->halves[known->newer], jws, place) ||
+                             *slot(known, &known->halves[!known->newer], jws, place));
+}
+
+void kest_known_add(kest_known *known, kest_node *node)
+{
+    add(known, node, place_of(known, text_of(node)));
+}
+
+/* The known node with this text or NULL; it moves to the newer half. */
+static kest_node *find(kest_known *known, kest_str jws)
+{
+    const size_t place = place_of(known, jws);
+    kest_node *node = *slot(known, &known->halves[known->newer], jws, place);
+
+    if (!node && (node = *slot(known, &known->halves[!known->newer], jws, place))) {
+        kest_node_ref(node); /* the older half may be emptied for it */
+        add(known, node, place);
+        kest_node_unref(node);
+    }
+    return node;
+}
+
 /* --- text --- */
+
+/* The usual case: its only parent is the newest node, so that it cannot be there itself. */
+static bool follows(const kest_builder *b, const kest_node *node)
+{
+    return node->nparents == 1 && b->count && node->parent == b->nodes[b->count - 1];
+}
 
 /* Whether each parent is there as the very node: two copies of one entry would make two tips of one. */
 static bool parents_there(const kest_builder *b, const kest_node *node)
 {
+    if (follows(b, node))
+        return true;
     for (size_t i = 0; i < node->nparents; i++) {
         const kest_node *parent = kest_node_parent(node, i);
 
@@ -176,11 +205,11 @@ kest_status kest_known_prefix(kest_known *known, kest_str text, size_t max_entri
         node = end ? find(known, (kest_str){from, (size_t)(end - from)}) : NULL;
         if (!node || !goes_on(text, (size_t)(end + 1 - text.data)) || !parents_there(b, node))
             break;
-        if ((st = kest_builder_share(b, node)) != KEST_OK)
+        st = follows(b, node) ? kest_builder_push(b, node) : kest_builder_share(b, node);
+        if (st != KEST_OK)
             return st;
         if (b->count == before) /* twice in one passport: for the rest to say */
             break;
-        kest_known_add(known, node);
         at = (size_t)(end + 1 - text.data);
         *taken = at;
     }

@@ -102,7 +102,7 @@ kest_status kest_node_layout(const kest_node_facts *f, kest_str payload, kest_no
     (*out)->jws[f->header_b64.len] = '.';
     (*out)->jws[sig_at - 1] = '.';
     (*out)->sig_at = (uint32_t)sig_at;
-    kest_node_vouch(*out);
+    kest_node_vouch(*out, KEST_SIGNED_HERE);
     return KEST_OK;
 }
 

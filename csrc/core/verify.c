@@ -19,11 +19,14 @@ typedef struct ring_slot {
 
 struct kest_keyring {
     atomic_uint refs;
+    uint64_t id;
     ring_slot *slots;
     size_t nslots, principals, keys;
 };
 
 enum { MAX_THREADS = 16, MAX_RSA_SIG = 2048 };
+
+static atomic_uint_fast64_t next_id = KEST_SIGNED_HERE + 1;
 
 kest_status kest_keyring_new(kest_keyring **out)
 {
@@ -32,6 +35,7 @@ kest_status kest_keyring_new(kest_keyring **out)
     if (!ring)
         return KEST_E_NOMEM;
     atomic_init(&ring->refs, 1);
+    ring->id = atomic_fetch_add_explicit(&next_id, 1, memory_order_relaxed);
     *out = ring;
     return KEST_OK;
 }
@@ -130,6 +134,11 @@ void kest_keyring_unref(kest_keyring *ring)
     }
     kest_free(ring->slots);
     kest_free(ring);
+}
+
+uint64_t kest_keyring_id(const kest_keyring *ring)
+{
+    return ring->id;
 }
 
 size_t kest_keyring_count(const kest_keyring *ring)

@@ -21,6 +21,7 @@ kest_status kest_keyring_add(kest_keyring *ring, const uint8_t *principal, size_
                              const kest_grant *grant);
 kest_keyring *kest_keyring_ref(kest_keyring *ring);
 void kest_keyring_unref(kest_keyring *ring);
+uint64_t kest_keyring_id(const kest_keyring *ring); /* of its own in this process; never KEST_SIGNED_HERE or 0 */
 size_t kest_keyring_count(const kest_keyring *ring); /* keys, not principals */
 
 typedef struct kest_verdict {

@@ -199,7 +199,14 @@ static void task_free(task *t)
     kest_free(t->places);
 }
 
-static int task_fill(task *t, const kest_pinned *all, const kest_known *known)
+/* Whether it verified under this ring: as this very node, or as another with its text. */
+static bool is_known(const KnownObject *self, const kest_node *node)
+{
+    return kest_node_vouched(node) == kest_keyring_id(((const KeyringObject *)self->ring)->ring) ||
+           kest_known_has(self->known, node);
+}
+
+static int task_fill(task *t, const kest_pinned *all, const KnownObject *self)
 {
     *t = (task){kest_calloc(all->count + 1, sizeof(kest_node *)), kest_calloc(all->count + 1, sizeof(size_t)), 0};
     if (!t->fresh || !t->places) {
@@ -207,7 +214,7 @@ static int task_fill(task *t, const kest_pinned *all, const kest_known *known)
         return -1;
     }
     for (size_t i = 0; i < all->count; i++) {
-        if (kest_known_has(known, all->nodes[i]))
+        if (is_known(self, all->nodes[i]))
             continue;
         t->places[t->count] = i;
         t->fresh[t->count++] = all->nodes[i];
@@ -238,7 +245,7 @@ static PyObject *known_verify(KnownObject *self, PyObject *args)
 
     if (!PyArg_ParseTuple(args, "O!|l:verify", state->passport_type, &passport, &threads))
         return NULL;
-    if (kest_passport_pin(state, (PassportObject *)passport, &all) < 0 || task_fill(&t, &all, self->known) < 0)
+    if (kest_passport_pin(state, (PassportObject *)passport, &all) < 0 || task_fill(&t, &all, self) < 0)
         goto done;
     kest_verify_run(state, t.fresh, t.count, ((KeyringObject *)self->ring)->ring, threads, &verdict);
     if (verdict.status != KEST_OK) {
@@ -248,7 +255,7 @@ static PyObject *known_verify(KnownObject *self, PyObject *args)
     for (size_t i = 0; i < t.count; i++)
         kest_known_add(self->known, t.fresh[i]);
     for (size_t i = 0; i < all.count; i++) /* what was skipped can be another node of the same text */
-        kest_node_vouch(all.nodes[i]);
+        kest_node_vouch(all.nodes[i], kest_keyring_id(((KeyringObject *)self->ring)->ring));
     keep_arrived(self, (PassportObject *)passport);
     result = Py_NewRef(Py_None);
 done:
@@ -268,7 +275,7 @@ static PyObject *known_missing(KnownObject *self, PyObject *passport)
         return PyErr_Format(PyExc_TypeError, "a Passport is needed, not %s", Py_TYPE(passport)->tp_name);
     failed = kest_passport_pin(state, (PassportObject *)passport, &all) < 0;
     for (size_t i = 0; !failed && i < all.count; i++)
-        missing += !kest_known_has(self->known, all.nodes[i]);
+        missing += !is_known(self, all.nodes[i]);
     kest_pinned_drop(&all);
     return failed ? NULL : PyLong_FromSize_t(missing);
 }

@@ -305,7 +305,7 @@ static PyObject *tip_score(const kest_node *tip, const PassportObject *self)
 static PyObject *tip_principal(const kest_node *tip, const PassportObject *self)
 {
     (void)self;
-    if (!kest_node_is_vouched(tip) || !tip->principal)
+    if (!kest_node_vouched(tip) || !tip->principal)
         Py_RETURN_NONE;
     return PyUnicode_DecodeUTF8((const char *)tip->principal->data, (Py_ssize_t)tip->principal->len, NULL);
 }

@@ -366,7 +366,7 @@ PyObject *kest_passport_adopt(PyObject *object, PyObject *const *args, Py_ssize_
         else if (!continues_from(node, self))
             PyErr_SetString(state->passport_error, "the entry does not continue from the tips of this passport");
         else if ((result = kest_passport_new(state, &node, 1)) && nargs == 2 && args[1] == Py_True)
-            kest_node_vouch(node);
+            kest_node_vouch(node, KEST_SIGNED_HERE);
     } else {
         kest_raise(state, st);
     }

@@ -33,7 +33,7 @@ void kest_verify_run(kest_state *state, kest_node *const *nodes, size_t count, c
         KEST_GIL_ADAPT_END(&state->gil)
     }
     for (size_t i = 0; verdict->status == KEST_OK && i < count; i++)
-        kest_node_vouch(nodes[i]);
+        kest_node_vouch(nodes[i], kest_keyring_id(ring));
 }
 
 static PyObject *principals_of(kest_node *const *nodes, size_t count)

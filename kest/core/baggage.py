@@ -96,10 +96,13 @@ class BaggageManager:
             BaggageError: undecodable, oversized or contradictory.
             ClaimCheckError: the claim check is missing, expired or not this passport's.
         """
-        values = {key: value for key in KEYS if (value := _get(source, key)) is not None}
-        for key, value in values.items():
-            if not isinstance(value, str) or not value:
-                raise BaggageError(f"{key} is empty or not text")
+        get = source.get if isinstance(source, Mapping) else source
+        values: dict[str, str] = {}
+        for key in KEYS:
+            if (value := get(key)) is not None:
+                if not isinstance(value, str) or not value:
+                    raise BaggageError(f"{key} is empty or not text")
+                values[key] = value
         tip = values.pop(CHAIN_TIP, None)
         if not values:
             if tip is not None:
@@ -109,7 +112,7 @@ class BaggageManager:
             raise BaggageError(f"baggage of two generations: {' and '.join(values)}")
         if tip is not None and not _TIP.match(tip):
             raise BaggageError("kest.chain_tip is not lower-case hexadecimal SHA-256")
-        (key, value), *_ = values.items()
+        key, value = values.popitem()
         if key == CLAIM_CHECK:
             value, tip = _redeem(cache, value, tip, max_bytes)
         passport = _read(key, value, max_bytes, max_entries, known)
@@ -131,10 +134,6 @@ def _inline_forms(passport: Passport, limit: int, dense: bool) -> Any:
         yield PASSPORT_Z, pack_z(passport)
         if dense and (packed := pack_dense(passport)) is not None:
             yield PASSPORT_D, packed
-
-
-def _get(source: Getter, key: str) -> Any:
-    return source.get(key) if isinstance(source, Mapping) else source(key)
 
 
 def _store(cache: Any, claim: str, record: str, ttl: float) -> None:

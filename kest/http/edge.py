@@ -40,6 +40,9 @@ VERIFY_INLINE = 32
 """Entries up to which an event loop verifies in place: beyond it, a thread takes less of its time."""
 
 
+_CARRIERS = frozenset(KEYS)
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """What a request brought.
@@ -131,7 +134,7 @@ class Edge:
     # --- steps ---
 
     def _carries(self, baggage: Baggage) -> bool:
-        return any(key in baggage.kest for key in KEYS)
+        return not _CARRIERS.isdisjoint(baggage.kest)
 
     def _without(self, baggage: Baggage) -> Arrival:
         if self._require:
