@@ -245,6 +245,15 @@ kest_status kest_chain_merge(kest_node *const *tips, size_t ntips, kest_node ***
     return KEST_OK;
 }
 
+/* One line: each the only parent of the next. */
+static bool one_line(const kest_builder *b)
+{
+    for (size_t i = 1; i < b->count; i++)
+        if (b->nodes[i]->nparents != 1 || b->nodes[i]->parent != b->nodes[i - 1])
+            return false;
+    return b->count != 0;
+}
+
 kest_status kest_builder_tips(const kest_builder *b, kest_node ***out, size_t *count)
 {
     kest_node **tips = kest_calloc(b->count ? b->count : 1, sizeof *tips);
@@ -254,6 +263,10 @@ kest_status kest_builder_tips(const kest_builder *b, kest_node ***out, size_t *c
 
     if (!tips)
         goto done;
+    if (one_line(b)) {
+        tips[n++] = b->nodes[b->count - 1];
+        goto found;
+    }
     for (size_t i = 0; i < b->count; i++)
         for (size_t p = 0; p < b->nodes[i]->nparents; p++)
             if (visit(&parents, kest_node_parent(b->nodes[i], p)) < 0)
@@ -267,6 +280,7 @@ kest_status kest_builder_tips(const kest_builder *b, kest_node ***out, size_t *c
             tips[n++] = b->nodes[i];
     }
     qsort(tips, n, sizeof *tips, by_hash);
+found:
     *out = tips;
     *count = n;
     tips = NULL;

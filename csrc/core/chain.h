@@ -90,7 +90,7 @@ void kest_builder_free(kest_builder *b);
 kest_status kest_builder_add(kest_builder *b, const uint8_t *jws, size_t len);
 /* Appends a node that exists (by reference), unless one of its hash is there already. */
 kest_status kest_builder_share(kest_builder *b, kest_node *node);
-/* The same without looking: for a node that cannot be there, because its only parent is the newest node. */
+/* The same without looking, for a node that cannot be there: because its only parent is the newest node, say. */
 kest_status kest_builder_push(kest_builder *b, kest_node *node);
 /* The same nodes in the same order, broken ones too. `out` needs no kest_builder_init; untouched on failure. */
 kest_status kest_builder_copy(const kest_builder *b, kest_builder *out);

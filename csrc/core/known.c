@@ -286,6 +286,6 @@ kest_status kest_known_resume(kest_known *known, kest_dense *dense, kest_builder
         return KEST_OK;
     r->used = ++known->clock;
     for (size_t i = 0; i < r->entries.count && st == KEST_OK; i++)
-        st = kest_builder_share(b, r->entries.nodes[i]);
+        st = kest_builder_push(b, r->entries.nodes[i]); /* which has each once */
     return st;
 }

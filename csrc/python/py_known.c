@@ -165,15 +165,21 @@ static PyObject *known_unpack(KnownObject *self, PyObject *args)
 {
     kest_state *state = kest_state_of((PyObject *)self);
     PyObject *text;
-    Py_ssize_t max_bytes, max_entries;
+    Py_ssize_t max_bytes, max_entries, start = 0;
     const char *key;
     kest_str view;
     caps limit;
 
-    if (!PyArg_ParseTuple(args, "sUnn:unpack", &key, &text, &max_bytes, &max_entries))
+    if (!PyArg_ParseTuple(args, "sUnn|n:unpack", &key, &text, &max_bytes, &max_entries, &start))
         return NULL;
     if (kest_str_view(state, text, key, &view) < 0)
         return NULL;
+    if (start < 0 || (size_t)start > view.len) {
+        PyErr_SetString(PyExc_ValueError, "start lies outside the value");
+        return NULL;
+    }
+    view.data += start;
+    view.len -= (size_t)start;
     limit = (caps){max_bytes > 0 ? (size_t)max_bytes : 0, max_entries > 0 ? (size_t)max_entries : 0};
     if (strcmp(key, "kest.passport") == 0)
         return unpack_text(self, state, view, limit);
@@ -237,6 +243,7 @@ static void keep_arrived(KnownObject *self, PassportObject *passport)
 static PyObject *known_verify(KnownObject *self, PyObject *args)
 {
     kest_state *state = kest_state_of((PyObject *)self);
+    const uint64_t id = kest_keyring_id(((KeyringObject *)self->ring)->ring);
     PyObject *passport, *result = NULL;
     long threads = 0;
     kest_verdict verdict;
@@ -255,7 +262,8 @@ static PyObject *known_verify(KnownObject *self, PyObject *args)
     for (size_t i = 0; i < t.count; i++)
         kest_known_add(self->known, t.fresh[i]);
     for (size_t i = 0; i < all.count; i++) /* what was skipped can be another node of the same text */
-        kest_node_vouch(all.nodes[i], kest_keyring_id(((KeyringObject *)self->ring)->ring));
+        if (kest_node_vouched(all.nodes[i]) != id)
+            kest_node_vouch(all.nodes[i], id);
     keep_arrived(self, (PassportObject *)passport);
     result = Py_NewRef(Py_None);
 done:
@@ -282,7 +290,7 @@ static PyObject *known_missing(KnownObject *self, PyObject *passport)
 
 static PyMethodDef known_methods[] = {
     {"unpack", (PyCFunction)known_unpack, METH_VARARGS,
-     "unpack(key, value, max_bytes, max_entries, /)\n--\n\nThe passport in a value of kest.passport, kest.passport_z or "
+     "unpack(key, value, max_bytes, max_entries, start=0, /)\n--\n\nThe passport in a value (after its first `start` bytes) of kest.passport, kest.passport_z or "
      "kest.passport_d, sharing the entries that it begins with and that are known. Verifies nothing. BaggageError when corrupt or "
      "above a cap."},
     {"verify", (PyCFunction)known_verify, METH_VARARGS,

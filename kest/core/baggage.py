@@ -113,9 +113,11 @@ class BaggageManager:
         if tip is not None and not _TIP.match(tip):
             raise BaggageError("kest.chain_tip is not lower-case hexadecimal SHA-256")
         key, value = values.popitem()
+        start = 0
         if key == CLAIM_CHECK:
             value, tip = _redeem(cache, value, tip, max_bytes)
-        passport = _read(key, value, max_bytes, max_entries, known)
+            start = len(tip) + 1
+        passport = _read(key, value, start, max_bytes, max_entries, known)
         if not passport:
             raise BaggageError(f"{key} holds no entry; a sender without lineage sends none")
         if tip is not None:
@@ -150,7 +152,7 @@ def _store(cache: Any, claim: str, record: str, ttl: float) -> None:
 
 
 def _redeem(cache: Any, claim: str, tip: str | None, max_bytes: int) -> tuple[str, str]:
-    """The text behind a claim check, and the tip that it was stored with."""
+    """The record behind a claim check, and the tip that it begins with."""
     if not _UUID.match(claim):
         raise ClaimCheckError("kest.claim_check is not a UUID")
     if cache is None:
@@ -169,24 +171,25 @@ def _redeem(cache: Any, claim: str, tip: str | None, max_bytes: int) -> tuple[st
         record = record.decode("utf-8", "replace")  # a passport is ASCII; anything else fails to parse
     if not isinstance(record, str) or len(record) > max_bytes:
         raise ClaimCheckError("the record behind the claim check is not a passport, or too large")
-    bound, _, text = record.partition("\n")
+    bound = record[: max(record.find("\n"), 0)]
     if (tip is not None and bound != tip) or not _TIP.match(bound):
         raise ClaimCheckError("the record behind the claim check belongs to another passport")
-    return text, bound
+    return record, bound
 
 
-def _read(key: str, value: str, max_bytes: int, max_entries: int, known: KnownEntries | None) -> Passport:
+def _read(key: str, value: str, start: int, max_bytes: int, max_entries: int, known: KnownEntries | None) -> Passport:
+    """``start``: characters before the passport's text (a long one is not copied for them)."""
     form = PASSPORT if key == CLAIM_CHECK else key
     if form == PASSPORT and len(value) > max_bytes:
         raise BaggageError(f"{key} is larger than {max_bytes} bytes")
     try:
         if known is not None:
-            return known.unpack(form, value, max_bytes, max_entries)
+            return known.unpack(form, value, max_bytes, max_entries, start)
         if form == PASSPORT_Z:
             return unpack_z(value, max_bytes, max_entries)
         if form == PASSPORT_D:
             return unpack_dense(value, max_bytes, max_entries)
-        return Passport.deserialize(value, max_entries)
+        return Passport.deserialize(value[start:], max_entries)
     except KestError as error:
         raise BaggageError(f"{key} cannot be read: {error}") from error
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from kest._kestcore import baggage_value
+from kest.core.baggage import KEYS
 from kest.errors import BaggageError, PassportTooLargeError
 
 __all__ = [
@@ -40,12 +41,12 @@ MAX_INCOMING = 64 * 1024
 
 _OWS = b" \t"
 _KEY = re.compile(rb"kest\.[!#$&'*+\-.^_`|~0-9A-Za-z]+")
+_USUAL = {key.encode(): key for key in (*KEYS, "kest.user", "kest.agent", "kest.task")}
 _RESERVED = re.compile(rb"[^A-Za-z0-9_.~-]")
 _ESCAPES = [b"%%%02X" % octet for octet in range(256)]
 
 
-@dataclass(frozen=True, slots=True)
-class Baggage:
+class Baggage(NamedTuple):
     """Incoming baggage: Kest's members decoded, everybody else's as they came."""
 
     kest: Mapping[str, str]
@@ -78,10 +79,12 @@ def read_baggage(lines: Iterable[bytes]) -> Baggage:
                 continue
             if not _is_kest(member):
                 foreign.append(member)
-            elif oversized:
+                continue
+            if oversized:
                 raise BaggageError(f"baggage of more than {MAX_INCOMING} bytes")
-            else:
-                _take(member, kest)
+            name, text = _decoded(member)
+            if kest.setdefault(name, text) != text:
+                raise BaggageError(f"{name} came twice with different values: baggage of two generations")
     return Baggage(kest, tuple(foreign))
 
 
@@ -103,19 +106,23 @@ def _is_kest(member: bytes) -> bool:
     return b"%" in key and unquote_to_bytes(key).strip().startswith(PREFIX)
 
 
-def _take(member: bytes, into: dict[str, str]) -> None:
-    pair = member.partition(b";")[0]
-    key, equals, value = pair.partition(b"=")
+def _decoded(member: bytes) -> tuple[str, str]:
+    key, equals, value = member.partition(b"=")
+    name = _USUAL.get(key)
+    if name is not None and equals:
+        try:
+            return name, baggage_value(value)
+        except BaggageError:
+            pass  # white space, properties, or what is an error below
+    key, equals, value = member.partition(b";")[0].partition(b"=")
     key, value = key.strip(_OWS), value.strip(_OWS)
     if not equals or not _KEY.fullmatch(key):
         raise BaggageError("a kest member of the baggage header is not key=value")
     name = key.decode("ascii")
     try:
-        text = baggage_value(value)
+        return name, baggage_value(value)
     except BaggageError as error:
         raise BaggageError(f"{name}: {error}") from None
-    if into.setdefault(name, text) != text:
-        raise BaggageError(f"{name} came twice with different values: baggage of two generations")
 
 
 def format_member(key: str, value: str) -> bytes:

@@ -10,8 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from kest import _kestcore
 from kest._kestcore import Passport
@@ -43,8 +42,7 @@ VERIFY_INLINE = 32
 _CARRIERS = frozenset(KEYS)
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """What a request brought.
 
     Attributes:
