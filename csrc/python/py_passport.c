@@ -251,9 +251,14 @@ static Py_ssize_t passport_length(PassportObject *self)
     return (Py_ssize_t)count;
 }
 
+bool kest_passport_empty(const PassportObject *self)
+{
+    return self->builder ? self->builder->count == 0 : self->ntips == 0;
+}
+
 static int passport_bool(PassportObject *self)
 {
-    return self->builder ? self->builder->count > 0 : self->ntips > 0;
+    return !kest_passport_empty(self);
 }
 
 /* --- reading --- */
@@ -262,80 +267,6 @@ static PyObject *get_entries(PassportObject *self, void *unused)
 {
     (void)unused;
     return node_list(kest_state_of((PyObject *)self), self, kest_node_text);
-}
-
-static PyObject *hex_object(const uint8_t hash[KEST_HASH_LEN])
-{
-    uint8_t hex[KEST_HASH_HEX];
-
-    kest_hex(hash, KEST_HASH_LEN, hex);
-    return PyUnicode_FromStringAndSize((const char *)hex, sizeof hex);
-}
-
-static PyObject *tip_tuple(PassportObject *self, PyObject *(*make)(const kest_node *, const PassportObject *))
-{
-    kest_pinned tips;
-    PyObject *tuple = NULL;
-
-    if (kest_passport_pin_tips(kest_state_of((PyObject *)self), self, &tips) == 0)
-        tuple = PyTuple_New((Py_ssize_t)tips.count);
-    for (size_t i = 0; tuple && i < tips.count; i++) {
-        PyObject *item = make(tips.nodes[i], self);
-
-        if (item)
-            PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, item);
-        else
-            Py_CLEAR(tuple);
-    }
-    kest_pinned_drop(&tips);
-    return tuple;
-}
-
-static PyObject *tip_hash(const kest_node *tip, const PassportObject *self)
-{
-    (void)self;
-    return hex_object(tip->hash);
-}
-
-static PyObject *tip_score(const kest_node *tip, const PassportObject *self)
-{
-    return PyLong_FromLong(tip->trust < self->ceiling ? tip->trust : self->ceiling);
-}
-
-static PyObject *tip_principal(const kest_node *tip, const PassportObject *self)
-{
-    (void)self;
-    if (!kest_node_vouched(tip) || !tip->principal)
-        Py_RETURN_NONE;
-    return PyUnicode_DecodeUTF8((const char *)tip->principal->data, (Py_ssize_t)tip->principal->len, NULL);
-}
-
-static PyObject *get_tip_principals(PassportObject *self, void *unused)
-{
-    (void)unused;
-    return tip_tuple(self, tip_principal);
-}
-
-static PyObject *get_tips(PassportObject *self, void *unused)
-{
-    (void)unused;
-    return tip_tuple(self, tip_hash);
-}
-
-PyObject *kest_passport_chain_tip(PassportObject *self, void *unused)
-{
-    PyObject *tips, *comma, *text = NULL;
-
-    (void)unused;
-    tips = get_tips(self, NULL);
-    if (!tips)
-        return NULL;
-    comma = PyUnicode_FromString(",");
-    if (comma)
-        text = PyUnicode_Join(comma, tips);
-    Py_XDECREF(comma);
-    Py_DECREF(tips);
-    return text;
 }
 
 PyObject *kest_passport_trust(PassportObject *self, void *unused)
@@ -351,28 +282,10 @@ PyObject *kest_passport_trust(PassportObject *self, void *unused)
     return PyLong_FromLong(trust);
 }
 
-static PyObject *get_tip_scores(PassportObject *self, void *unused)
-{
-    (void)unused;
-    if (!passport_bool(self))
-        return Py_BuildValue("(i)", (int)self->ceiling);
-    return tip_tuple(self, tip_score);
-}
-
 static PyObject *get_taints(PassportObject *self, void *unused)
 {
     (void)unused;
     return kest_passport_taints_after((PyObject *)self, NULL, 0);
-}
-
-static PyObject *get_tip_entry(PassportObject *self, void *unused)
-{
-    (void)unused;
-    if (kest_passport_tips(kest_state_of((PyObject *)self), self) < 0)
-        return NULL;
-    if (self->ntips != 1)
-        Py_RETURN_NONE;
-    return kest_node_text(self->tips[0]);
 }
 
 static PyObject *get_continues(PassportObject *self, void *unused)
@@ -486,15 +399,16 @@ static PyMethodDef passport_methods[] = {
 };
 
 static PyGetSetDef passport_getset[] = {
-    {"entries", (getter)get_entries, NULL, "The JWS strings, parents before children.", NULL},
-    {"tips", (getter)get_tips, NULL, "Hashes (hex) of the entries that no other entry continues from, sorted.", NULL},
+    {"tips", (getter)kest_tip_hashes, NULL, "Hashes (hex) of the entries that no other entry continues from, sorted.", NULL},
     {"chain_tip", (getter)kest_passport_chain_tip, NULL, "The tips, comma-joined: the value of kest.chain_tip.", NULL},
+    {"tip_scores", (getter)kest_tip_scores, NULL, "The trust of each tip under the ceiling; of an empty passport the ceiling alone.", NULL},
+    {"tip_principals", (getter)kest_tip_principals, NULL,
+     "Who signed each tip; None for a tip that was neither signed by this process nor verified in it.", NULL},
+    {"tip_labels", (getter)kest_tip_labels, NULL, "The labels of each tip, as a dict.", NULL},
+    {"tip_entry", (getter)kest_tip_entry, NULL, "The JWS of the only tip; None when there are several or none.", NULL},
+    {"entries", (getter)get_entries, NULL, "The JWS strings, parents before children.", NULL},
     {"trust_score", (getter)kest_passport_trust, NULL, "The lowest trust among the tips, 0..100; 100 when empty.", NULL},
     {"taints", (getter)get_taints, NULL, "The union of the tips' taints, ascending.", NULL},
-    {"tip_scores", (getter)get_tip_scores, NULL, "The trust of each tip under the ceiling; of an empty passport the ceiling alone.", NULL},
-    {"tip_principals", (getter)get_tip_principals, NULL,
-     "Who signed each tip; None for a tip that was neither signed by this process nor verified in it.", NULL},
-    {"tip_entry", (getter)get_tip_entry, NULL, "The JWS of the only tip; None when there are several or none.", NULL},
     {"continues", (getter)get_continues, NULL, "The tips of an earlier passport that the next entry continues, or None.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };

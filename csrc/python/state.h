@@ -91,6 +91,7 @@ typedef struct PassportObject {
 extern PyType_Spec kest_signer_spec, kest_pubkey_spec, kest_keyring_spec, kest_known_spec, kest_entry_spec, kest_passport_spec;
 
 /* py_passport.c, for the files that work on passports */
+bool kest_passport_empty(const PassportObject *self);
 /* Works the tips out if need be; -1 with an exception set. A passport with a broken entry has none to give: error.
  * What self->tips then points to is good until the next Python object is made. */
 int kest_passport_tips(kest_state *state, PassportObject *self);
@@ -112,6 +113,13 @@ void kest_passport_drop_tips(PassportObject *self);
 int kest_passport_add_text(kest_state *state, kest_builder *builder, PyObject *item);
 PyObject *kest_passport_chain_tip(PassportObject *self, void *unused);
 PyObject *kest_passport_trust(PassportObject *self, void *unused);
+
+/* py_tips.c */
+PyObject *kest_tip_hashes(PassportObject *self, void *unused);
+PyObject *kest_tip_scores(PassportObject *self, void *unused);
+PyObject *kest_tip_principals(PassportObject *self, void *unused);
+PyObject *kest_tip_labels(PassportObject *self, void *unused);
+PyObject *kest_tip_entry(PassportObject *self, void *unused);
 
 /* py_passport_make.c */
 PyObject *kest_passport_deserialize(PyTypeObject *type, PyObject *args, PyObject *kwargs);

@@ -229,18 +229,10 @@ def _caller(values: Mapping[str, str], passport: Passport) -> Caller:
 
 def _identities(passport: Passport) -> list[dict[str, Any]]:
     """What the labels of each tip say of user, agent, task and actors; an empty dict for a tip that says nothing."""
-    single = passport.tip_entry
-    if single is not None:
-        entries = [single]
-    else:
-        tips = set(passport.tips)
-        entries = [jws for jws in passport.entries if _kestcore.sha256(jws.encode()).hex() in tips]
-    return [_identity(jws) for jws in entries]
+    return [_identity(labels) for labels in passport.tip_labels]
 
 
-def _identity(jws: str) -> dict[str, Any]:
-    payload = _kestcore.parse(_kestcore.b64url_decode(jws.split(".")[1]))
-    labels = payload["labels"] if isinstance(payload, dict) else {}
+def _identity(labels: Mapping[str, str]) -> dict[str, Any]:
     try:
         identity = _kestcore.parse(labels.get("kest.identity", "{}"))
         actors = _kestcore.parse(labels.get("kest.actors", "[]"))
