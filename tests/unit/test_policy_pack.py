@@ -959,7 +959,7 @@ def test_cedar_schema_problems() -> None:
     )
     assert CedarValidator().validate(text) == []
     (problem,) = CedarValidator(schema).validate(text)
-    assert (problem.line, problem.column) == (3, 3)
+    assert (problem.line, problem.column) == (3, 46)
     assert str(Problem(3, 3, "wrong")) == "3:3: wrong"
     with pytest.raises(ConfigurationError, match="schema"):
         CedarValidator("entity ;;").validate(text)

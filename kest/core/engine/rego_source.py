@@ -83,8 +83,11 @@ def entrypoint(package: tuple[str, ...], rule: str) -> str:
     return "/".join((*package, rule))
 
 
-def for_regorus(name: str, source: str) -> str:
-    """``source`` as Regorus must see it: keywords are keywords, and import aliases are written out."""
+def for_regorus(name: str, source: str, *, strict: bool = False) -> str:
+    """``source`` as Regorus must see it: keywords are keywords, and import aliases are written out.
+
+    ``strict``: as Rego v1 and nothing else, where otherwise v0 and v1 may mix.
+    """
     code = masked(source, strings=True)
     aliases: dict[str, str] = {}
     spans: list[tuple[int, int]] = []
@@ -107,7 +110,7 @@ def for_regorus(name: str, source: str) -> str:
         source = "".join((*pieces, source[position:]))
     if _REGO_V1.search(code):
         return source
-    return f"{source[:head]} import future.keywords{source[head:]}"
+    return f"{source[:head]} import {'rego.v1' if strict else 'future.keywords'}{source[head:]}"
 
 
 def with_plain_strings(source: str) -> str:
