@@ -1,1 +1,1 @@
-"""The command ``kest``: verify and inspect passports, make keys, see which identity a process has."""
+"""The command ``kest``: verify and inspect passports, make keys, see whose identity a process has, test policies."""

@@ -1,7 +1,7 @@
 """The command ``kest``: arguments, exit statuses, and what happens when something goes wrong.
 
-Exit statuses: 0 as wished, 1 not verified (or no identity to be had), 2 wrong usage, 130 interrupted, 141 nobody reads
-the output any more.
+Exit statuses: 0 as wished, 1 not verified (no identity to be had, a policy that fails), 2 wrong usage, 130 interrupted,
+141 nobody reads the output any more.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from kest import __version__
-from kest.cli import identity, inspect, keygen, verify
+from kest.cli import identity, inspect, keygen, policy, verify
 from kest.cli.source import UsageError
 from kest.cli.terminal import Paint, clean
 from kest.errors import KestError
 
 __all__ = ["main"]
 
-COMMANDS = (verify, inspect, keygen, identity)
+COMMANDS = (verify, inspect, keygen, identity, policy)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,7 +35,8 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="kest",
-        description="Verify and inspect passports of signed entries, make keys, and see which identity a process has.",
+        description="Verify and inspect passports of signed entries, make keys, see which identity a process has, and check "
+        "and test policies.",
         epilog="Exit status: 0 as wished, 1 not verified, 2 wrong usage.",
     )
     parser.add_argument("--version", action="version", version=f"kest {__version__}")

@@ -12,12 +12,13 @@ from kest.cli.terminal import clean
 from kest.core.truststore import TrustStore
 from kest.errors import ConfigurationError, KestError
 
-__all__ = ["PARENT_MISSING", "UsageError", "payload_of", "read_entries", "read_trust"]
+__all__ = ["PARENT_MISSING", "UsageError", "payload_of", "read_entries", "read_text", "read_trust"]
 
 PARENT_MISSING = "a parent entry is missing or comes later in the passport"  # KEST_E_PARENT_MISSING in the core
 
 MAX_PASSPORT_BYTES = 1 << 30
 MAX_KEY_BYTES = 4 << 20
+MAX_POLICY_BYTES = 4 << 20
 
 
 class UsageError(KestError):
@@ -63,6 +64,18 @@ def read_entries(name: str) -> list[Any]:
     if not isinstance(entries, list):
         raise UsageError(f"{shown} is not a passport: it holds JSON, but not an array of strings")
     return entries
+
+
+def read_text(name: str) -> str:
+    """The UTF-8 text in file ``name``, such as a policy.
+
+    Raises:
+        UsageError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return _read(name, MAX_POLICY_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{clean(name, 200)} is not UTF-8 text (byte {error.start})") from None
 
 
 def payload_of(entry: Any) -> tuple[dict[str, Any] | None, str]:
