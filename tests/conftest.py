@@ -14,6 +14,10 @@ from typing import Any
 
 import pytest
 
+_TESTS = str(Path(__file__).resolve().parent)
+if _TESTS not in sys.path:
+    sys.path.append(_TESTS)  # last, so that tests/threading and tests/typing never shadow the standard library
+
 _VARIABLES = (
     "KEST_BACKEND", "KEST_CONFIG", "KEST_INSECURE_NO_VERIFY", "KEST_KMS_KEY_ID", "KEST_POLICY_CACHE_TTL", "KEST_USER_SALT",
     "AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE", "OTEL_PYTHON_TRACER_PROVIDER", "SPIFFE_ENDPOINT_SOCKET",

@@ -27,6 +27,10 @@ _REGOPY_ERROR = re.compile(r"\(error \d+:[^|]*\|(\d+)\|\d+\s*\(errormsg \d+:(.*?
 # rego-cpp's word for what it finds only on evaluation although it is wrong for every input. It says no position.
 _REGOPY_FAULT = re.compile(r"\(errormsg [0-9]+:((?:Function not found|Recursion detected)[^)]*)\)")
 _HEAD = re.compile(r"^(?!(?:package|import|default|else)\b)([A-Za-z_]\w*)(?![\w(])", re.MULTILINE)
+_FUNCTION = re.compile(r"^(?:default[ \t]+)?([A-Za-z_]\w*)\(", re.MULTILINE)
+_CALL = re.compile(r"(?<![\w.])([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\(")
+_IMPORT = re.compile(r"^[ \t]*import[ \t]+([\w.]+)(?:[ \t]+as[ \t]+(\w+))?", re.MULTILINE)
+_NO_CALLS = frozenset(("if", "in", "not", "set", "some", "every", "with", "else"))
 _LAST_NAME = re.compile(r"[A-Za-z_]\w*(?=\W*\Z)")
 
 # The same of regorus. Anything else (conflicting values, an argument's type) depends on the input.
@@ -115,6 +119,9 @@ def _regorus_problems(regorus: Any, text: str, modules: Sequence[str]) -> list[P
         if _OURS in str(error) or not modules:
             return [_regorus_problem(text, source, str(error))]
         return _regorus_problems(regorus, text, ())  # another module ends the analysis: what can be said without it
+    unknown = _unknown_function(text, lambda name: _regorus_knows(engine, name))
+    if unknown is not None:
+        return [unknown]
     try:
         engine.eval_query(query_path(package_path("policy", text), "")[:-1])
     except RuntimeError as error:
@@ -122,6 +129,29 @@ def _regorus_problems(regorus: Any, text: str, modules: Sequence[str]) -> list[P
         problem = _regorus_problem(text, source, str(error))
         return [problem] if _OURS in str(error) and _REGORUS_FAULT.search(problem.message) else []
     return []
+
+
+def _regorus_knows(engine: Any, function: str) -> bool:
+    try:
+        engine.eval_query(f"{function}(1)")
+    except RuntimeError as error:
+        return "could not find function" not in str(error)
+    return True
+
+
+def _unknown_function(text: str, known: Callable[[str], bool]) -> Problem | None:
+    """The first call of a function that is neither the module's own nor built in. Both engines notice one only when
+    they come to it, which with an empty input they may not."""
+    code = masked(text, strings=True)
+    own = {match[1] for match in _FUNCTION.finditer(code)}
+    imported = {alias or path.rpartition(".")[2] for path, alias in _IMPORT.findall(code)} | {"data", "input"}
+    for match in _CALL.finditer(code):
+        name = match[1]
+        if name in own or name in _NO_CALLS or name.split(".", 1)[0] in imported:
+            continue  # one of another module is found when it is evaluated
+        if not known(name):
+            return located(text, match.start(), f"there is no function {name}")
+    return None
 
 
 def _for_regorus(text: str) -> str:
@@ -180,12 +210,23 @@ def _regopy_problems(regopy: Any, text: str, modules: Sequence[str]) -> list[Pro
     for number, module in enumerate(modules):
         with contextlib.suppress(regopy.RegoError):
             interpreter.add_module(f"module {number}", module)
+    unknown = _unknown_function(text, lambda name: _regopy_knows(interpreter, name))
+    if unknown is not None:
+        return [unknown]
     fault = _regopy_fault(interpreter, text)
     if fault is None:
         return []
     name = _LAST_NAME.search(fault)
     at = re.search(rf"(?<![\w.]){name[0]}\b", masked(text, strings=True)) if name else None
     return [located(text, at.start() if at else 0, fault)]
+
+
+def _regopy_knows(interpreter: Any, function: str) -> bool:
+    try:
+        interpreter.query(f"{function}(1)")
+    except ValueError as error:  # regopy takes rego-cpp's report for JSON
+        return "Function not found" not in str(getattr(error, "doc", ""))
+    return True
 
 
 def _regopy_fault(interpreter: Any, text: str) -> str | None:
