@@ -95,6 +95,15 @@ def test_missing_attribute(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", NAMES)
+def test_malformed_inputs(model: str) -> None:
+    rows = list(malformed_rows(model))
+    for row, cedar in zip(rows, by_cedar_all(model, rows), strict=True):
+        allowed = models.allows(model, row)
+        assert REGO[0](model, row) is allowed, row
+        assert cedar is allowed or mixed_list(row), row
+
+
+@pytest.mark.parametrize("model", NAMES)
 def test_mistyped_attribute(model: str) -> None:
     answers = [decide(model, ALLOWED[model]) for decide in (models.allows, *REGO, by_cedar)]
     assert answers == [True] * len(answers)

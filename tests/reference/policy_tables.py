@@ -259,7 +259,27 @@ ALLOWED: dict[str, Input] = {
 }
 
 
-WRONG: tuple[Any, ...] = (None, True, False, 0, -1, 1, 1.5, 10**18, "", "x", [], ["x"], {}, {"a": 1}, [["x"]], [1, "x"])
+WRONG: tuple[Any, ...] = (
+    None,
+    True,
+    False,
+    0,
+    -1,
+    1,
+    1.5,
+    99.5,
+    101,
+    2**53,
+    10**18,
+    "",
+    "x",
+    [],
+    ["x"],
+    {},
+    {"a": 1},
+    [["x"]],
+    [1, "x"],
+)
 
 
 def places(model: str) -> list[tuple[str, ...]]:
@@ -270,9 +290,9 @@ def places(model: str) -> list[tuple[str, ...]]:
     return places
 
 
-def changed(model: str, place: tuple[str, ...], *value: Any) -> Input:
+def changed(model: str, place: tuple[str, ...], *value: Any, base: Input | None = None) -> Input:
     """The allowed input with one thing replaced, or removed when no value is given."""
-    given = deepcopy(ALLOWED[model])
+    given = deepcopy(ALLOWED[model] if base is None else base)
     at: Any = given
     for step in place[:-1]:
         at = at[step]
@@ -307,9 +327,35 @@ UNREAD: dict[str, set[str]] = {
 """What around the attributes a model does not read."""
 
 
+def _but(model: str, **attributes: Any) -> Input:
+    given = deepcopy(ALLOWED[model])
+    given["object"]["attributes"].update(attributes)
+    return given
+
+
+BASES: dict[str, list[Input]] = {
+    "bell_lapadula": [
+        _but("bell_lapadula", access="execute"),
+        _but("bell_lapadula", access="append", categories=["nato", "x"], classification="secret"),
+    ],
+    "biba": [_but("biba", access="read", object_integrity="high")],
+    "brewer_nash": [
+        _but("brewer_nash", access="read", accessed_datasets=[], accessed_classes=[]),
+        _but("brewer_nash", access="read", sanitized=True, accessed_datasets=[]),
+        _but("brewer_nash", sanitized=True, accessed_datasets=[]),
+    ],
+    "clark_wilson": [_but("clark_wilson", action="certify", certifiers=["alice"], authorized_users=["bob"])],
+    "financial": [{**deepcopy(ALLOWED["financial"]), "args": {"amount": 1, "currency": "EUR"}}],
+    "goguen_meseguer": [_but("goguen_meseguer", may_interfere=["low", "high", "", "x"])],
+    "security": [_but("security", classification="public", compartments=[])],
+}
+"""More allowed inputs, in which the attributes that decide elsewhere do not: only their form can be wrong."""
+
+
 def malformed_rows(model: str) -> Iterator[Input]:
-    """The allowed input with each thing that a model may read missing, or of another type or value."""
-    for place in places(model):
-        yield changed(model, place)
-        for value in WRONG:
-            yield changed(model, place, value)
+    """Allowed inputs with each thing that a model may read missing, or of another type or value."""
+    for base in (ALLOWED[model], *BASES[model]):
+        for place in places(model):
+            yield changed(model, place, base=base)
+            for value in WRONG:
+                yield changed(model, place, value, base=base)
