@@ -17,7 +17,7 @@ _REGO_CONDITION = re.compile(r"^\t+(?!\}|default)[^\n]*[^\n{,(]$", re.MULTILINE)
 _REGO_RULE = re.compile(
     r"^(?!package|import|default)[a-z_]\w*[^\n]*\bif\b(?: \{\n(?:\t[^\n]*\n|\n)*\}| [^\n{]*$)", re.MULTILINE
 )
-_CEDAR_CONJUNCT = re.compile(r"^  (?!context(?:\.\w+)* has \w+ &&$)(\S[^\n]*?) ?(?:&&)?$", re.MULTILINE)
+_CEDAR_CONJUNCT = re.compile(r"^  (?!context(?:\.\w+)* has \w+(?: &&)?$)(\S[^\n]*?) ?(?:&&)?$", re.MULTILINE)
 _CEDAR_POLICY = re.compile(r'^@id\("[^"]*"\)\n(?:(?!^\};).*\n)*\};', re.MULTILINE)
 
 

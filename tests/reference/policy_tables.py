@@ -9,6 +9,8 @@ from typing import Any
 
 from . import models
 
+EXACT = models.EXACT
+
 Input = dict[str, Any]
 
 
@@ -67,6 +69,9 @@ def bell_lapadula_rows() -> Iterator[Input]:
         categories=subsets("nato"),
     ):
         yield policy_input({**row, "permitted_accesses": ["read", "append", "write", "execute"]})
+    level = {"clearance": "secret", "current_level": "secret", "classification": "secret"}
+    categories: dict[str, list[str]] = {"clearance_categories": [], "current_categories": [], "categories": []}
+    yield policy_input({"access": "delete", "permitted_accesses": ["delete"], **level, **categories})
     for row in product(
         access=accesses,
         clearance=("secret",),
@@ -305,14 +310,12 @@ def changed(model: str, place: tuple[str, ...], *value: Any, base: Input | None 
     return given
 
 
-MIXED_LISTS = ([["x"]], [1, "x"])
-
-
 def mixed_list(value: Any) -> bool:
     """Whether a list in it holds more than strings. Cedar compares a set's members but does not look at their types: a
     wrong one equals nothing."""
-    members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return value in MIXED_LISTS or any(map(mixed_list, members))
+    if isinstance(value, list) and not all(isinstance(member, str) for member in value):
+        return True
+    return isinstance(value, dict) and any(map(mixed_list, value.values()))
 
 
 UNREAD: dict[str, set[str]] = {
@@ -344,7 +347,10 @@ BASES: dict[str, list[Input]] = {
         _but("brewer_nash", access="read", sanitized=True, accessed_datasets=[]),
         _but("brewer_nash", sanitized=True, accessed_datasets=[]),
     ],
-    "clark_wilson": [_but("clark_wilson", action="certify", certifiers=["alice"], authorized_users=["bob"])],
+    "clark_wilson": [
+        _but("clark_wilson", authorized_users=["alice", ""]),
+        _but("clark_wilson", action="certify", certifiers=["alice"], authorized_users=["bob"]),
+    ],
     "financial": [{**deepcopy(ALLOWED["financial"]), "args": {"amount": 1, "currency": "EUR"}}],
     "goguen_meseguer": [_but("goguen_meseguer", may_interfere=["low", "high", "", "x"])],
     "security": [_but("security", classification="public", compartments=[])],
@@ -352,10 +358,29 @@ BASES: dict[str, list[Input]] = {
 """More allowed inputs, in which the attributes that decide elsewhere do not: only their form can be wrong."""
 
 
+_LARGE: dict[str, Any] = {"limit": EXACT, "period_limit": EXACT, "period_total": 0}
+EDGES: dict[str, list[Input]] = {
+    "bell_lapadula": [_but("bell_lapadula", access="delete", permitted_accesses=["delete"])],
+    "financial": [
+        _but("financial", approved_by_board="bob"),
+        _but("financial", approved_by_board="carol"),
+        {**_but("financial", **_LARGE), "args": {"amount": EXACT, "currency": "EUR"}},
+    ],
+}
+"""Rows on the edge of one rule and within all others."""
+
+
 def malformed_rows(model: str) -> Iterator[Input]:
     """Allowed inputs with each thing that a model may read missing, or of another type or value."""
+    yield from EDGES.get(model, [])
     for base in (ALLOWED[model], *BASES[model]):
         for place in places(model):
             yield changed(model, place, base=base)
-            for value in WRONG:
+            right: Any = base
+            for step in place:
+                right = right[step]
+            others: list[Any] = []
+            if isinstance(right, list):
+                others = [[*right, 1], {str(index): member for index, member in enumerate(right)}]
+            for value in (*WRONG, *others):
                 yield changed(model, place, value, base=base)
