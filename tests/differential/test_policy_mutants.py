@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable
 
 import pytest
 from reference import models
@@ -64,7 +63,7 @@ def rows_of(model: str) -> list[tuple[Input, bool]]:
 
 
 @pytest.mark.parametrize("model", NAMES)
-def test_faults_in_rego_are_noticed(model: str, record_property: Callable[[str, object], None]) -> None:
+def test_faults_in_rego_are_noticed(model: str) -> None:
     regorus = pytest.importorskip("lakera_regorus")
     rows = [(json.dumps(row), allowed) for row, allowed in rows_of(model)]
     survivors, noticed = [], 0
@@ -92,12 +91,12 @@ def test_faults_in_rego_are_noticed(model: str, record_property: Callable[[str, 
         elif not covered(model, "rego", fault.line):
             survivors.append(f"{fault.line}: {fault.what}")
     assert not survivors, "\n".join(("unnoticed", *survivors))
-    record_property("noticed", noticed)
+    print("noticed", noticed)
     assert noticed > 10
 
 
 @pytest.mark.parametrize("model", NAMES)
-def test_faults_in_cedar_forbids_are_noticed(model: str, record_property: Callable[[str, object], None]) -> None:
+def test_faults_in_cedar_forbids_are_noticed(model: str) -> None:
     """Beside a broad permit, so that only the forbids decide: alone, the permit repeats the attributes rule."""
     rows = [(row, allowed) for row, allowed in rows_of(model) if not mixed_list(row)]
     requests = [
@@ -132,5 +131,5 @@ def test_faults_in_cedar_forbids_are_noticed(model: str, record_property: Callab
         elif not covered(model, "cedar", fault.line):
             survivors.append(f"{fault.line}: {fault.what}")
     assert not survivors, "\n".join(("unnoticed", *survivors))
-    record_property("noticed", noticed)
+    print("noticed", noticed)
     assert noticed > 10
