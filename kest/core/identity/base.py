@@ -7,7 +7,6 @@ saves most of the work where there is a function that signs bytes. Whatever a pr
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import weakref
 from abc import ABC, abstractmethod
@@ -24,6 +23,7 @@ from kest.core.identity.jws import (
     read_jws,
     signing_input,
 )
+from kest.core.identity.waiting import answer, answer_async, awaited
 from kest.errors import IdentityError, KestError
 
 __all__ = [
@@ -53,7 +53,8 @@ class IdentityProvider(Protocol):
     * ``public_jwk() -> dict``: the public key (RFC 7517). The first signature of the object is verified under it.
       Required if `sign` returns raw bytes.
     * ``async_sign(payload)``: a coroutine function like `sign`, awaited by async callers.
-    * ``blocking = True``: `get_identity` and `sign` do input or output; async callers run them in a thread.
+    * ``blocking = False``: `get_identity` and `sign` never wait for anything. Otherwise they are called in a thread, so
+      that the event loop goes on, and given up after ``call_timeout`` seconds (15).
     * ``algorithm``: ``"EdDSA"``, ``"ES256"`` or ``"RS256"``; required if `sign` returns raw bytes.
     * ``sign_message(message) -> bytes``: signs bytes as they are. With ``algorithm`` it is used instead of `sign`.
 
@@ -91,8 +92,9 @@ class BaseIdentity(ABC):
 
     @property
     def blocking(self) -> bool:
-        """True while `get_identity` or `sign` may wait for another process or host. A class attribute does as well."""
-        return False
+        """Whether `get_identity` or `sign` may wait for another process or host: a class that never does says False (a
+        class attribute does as well), and saves the change of threads."""
+        return True
 
     @abstractmethod
     def get_identity(self) -> str:
@@ -118,7 +120,7 @@ class BaseIdentity(ABC):
     async def async_sign(self, payload: bytes) -> str:
         """Like `sign`, without holding up the event loop."""
         if self.blocking:
-            return await asyncio.to_thread(self.sign, payload)
+            return await answer_async(self, self.sign, payload)
         return self.sign(payload)
 
     @property
@@ -165,7 +167,25 @@ def checked_principal(value: object, source: str = "the identity provider") -> s
 
 
 def principal_of(provider: object) -> str:
-    """The principal of any provider. Raises IdentityError if it fails, or returns something unusable."""
+    """The principal of any provider.
+
+    Raises:
+        IdentityError: it fails, does not answer in time, or returns something unusable.
+    """
+    return answer(provider, _principal_of, provider) if _may_wait(provider) else _principal_of(provider)
+
+
+async def async_principal_of(provider: object) -> str:
+    """Like `principal_of`, without holding up the event loop."""
+    return await answer_async(provider, _principal_of, provider) if _may_wait(provider) else _principal_of(provider)
+
+
+def _may_wait(provider: object) -> bool:
+    """Whether to call a provider in a thread: unless it says that it never waits for anything."""
+    return getattr(provider, "blocking", True) is not False
+
+
+def _principal_of(provider: object) -> str:
     getter = getattr(provider, "get_identity", None) or getattr(provider, "get_workload_id", None)
     if not callable(getter):
         raise IdentityError(
@@ -180,13 +200,6 @@ def principal_of(provider: object) -> str:
     return checked_principal(value, f"{_type_name(provider)}.get_identity()")
 
 
-async def async_principal_of(provider: object) -> str:
-    """Like `principal_of`; a provider that says it blocks is asked in a thread."""
-    if getattr(provider, "blocking", False):
-        return await asyncio.to_thread(principal_of, provider)
-    return principal_of(provider)
-
-
 def sign_payload(provider: object, payload: bytes, principal: str | None = None) -> str:
     """Let `provider` sign `payload` and return the checked JWS.
 
@@ -195,9 +208,15 @@ def sign_payload(provider: object, payload: bytes, principal: str | None = None)
         payload: the bytes to sign.
         principal: what the JWS must name as its kid; asked of the provider when None.
     Raises:
-        IdentityError: the provider failed, or what it returned is not a JWS over this payload.
+        IdentityError: the provider failed or did not answer in time, or what it returned is not a JWS over this payload.
     """
-    who = principal_of(provider) if principal is None else principal
+    if _may_wait(provider):
+        return answer(provider, _sign_payload, provider, payload, principal)
+    return _sign_payload(provider, payload, principal)
+
+
+def _sign_payload(provider: object, payload: bytes, principal: str | None) -> str:
+    who = _principal_of(provider) if principal is None else principal
     message = _message_for(provider, who, payload)
     try:
         returned = provider.sign(payload) if message is None else provider.sign_message(message)  # type: ignore[attr-defined]
@@ -210,25 +229,33 @@ def sign_payload(provider: object, payload: bytes, principal: str | None = None)
 
 async def async_sign_payload(provider: object, payload: bytes, principal: str | None = None) -> str:
     """Like `sign_payload`, without holding up the event loop: awaits ``async_sign`` where there is one, and runs
-    providers that say they block in a thread."""
+    providers that may wait in a thread."""
+    may_wait = _may_wait(provider)
+    async_sign = _own_async_sign(provider)
+    if async_sign is None:
+        if may_wait:
+            return await answer_async(provider, _sign_payload, provider, payload, principal)
+        return _sign_payload(provider, payload, principal)
     who = await async_principal_of(provider) if principal is None else principal
-    async_sign = getattr(provider, "async_sign", None)
-    if not callable(async_sign):
-        if getattr(provider, "blocking", False):
-            return await asyncio.to_thread(sign_payload, provider, payload, who)
-        return sign_payload(provider, payload, who)
-    blocked = bool(getattr(provider, "blocking", False))
     try:
         returned = async_sign(payload)
         if inspect.isawaitable(returned):
-            returned = await returned
+            returned = await awaited(provider, returned)
     except KestError:
         raise
     except Exception as error:
         raise _failed(provider, "async_sign()", error) from error
-    if blocked and _unverified(provider):  # the first check may have to fetch the public key
-        return await asyncio.to_thread(checked_jws, provider, who, payload, returned)
+    if may_wait and _unverified(provider):  # the first check may have to fetch the public key
+        return await answer_async(provider, checked_jws, provider, who, payload, returned)
     return checked_jws(provider, who, payload, returned)
+
+
+def _own_async_sign(provider: object) -> Any:
+    """A provider's `async_sign`, unless it is the one of `BaseIdentity`, which only calls `sign` in a thread."""
+    found = getattr(provider, "async_sign", None)
+    if not callable(found) or getattr(found, "__func__", None) is BaseIdentity.async_sign:
+        return None
+    return found
 
 
 def checked_jws(

@@ -17,6 +17,8 @@ class Ed25519Identity(BaseIdentity):
     # Slots, so that no instance can be given another sign() behind the fast path's back.
     __slots__ = ("_signer",)
 
+    blocking = False
+
     # Set in the body of each class whose `sign` is the one below. Subclasses do not inherit the promise.
     _direct: ClassVar[bool] = True
 
