@@ -1297,6 +1297,21 @@ def test_default_is_local_with_one_warning(
     assert warnings[0].name.startswith("kest")
 
 
+def test_the_first_ephemeral_key_of_a_process_says_so(run_python: Any) -> None:
+    script = (
+        "import logging, sys; logging.basicConfig(format='%(name)s %(message)s', stream=sys.stdout)\n"
+        "from kest.core import LocalEd25519Provider, MockIdentityProvider, StaticIdentity, get_default_identity\n"
+        "MockIdentityProvider(); StaticIdentity('a'); LocalEd25519Provider('chosen', b's' * 32); print('--')\n"
+        "LocalEd25519Provider('first'); LocalEd25519Provider('second'); print('--')\n"
+        "get_default_identity(); get_default_identity()"
+    )
+    chosen, ephemeral, default = run_python(script).stdout.split("--\n")
+    assert chosen == ""
+    assert ephemeral.startswith("kest.identity LocalEd25519Provider: an ephemeral Ed25519 key signs as first.")
+    assert default.startswith("kest.identity no workload identity is configured: an ephemeral Ed25519 key")
+    assert [text.count("\n") for text in (ephemeral, default)] == [1, 1]
+
+
 def test_explanation_follows_the_documented_order(bare_environment: pytest.MonkeyPatch) -> None:
     def chosen() -> str:
         sources = explain_default_identity()

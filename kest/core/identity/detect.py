@@ -96,15 +96,8 @@ def _local_identity() -> LocalEd25519Provider:
     global _local
     with _lock:
         if _local is None:
-            from kest.core.identity.local import LocalEd25519Provider
+            from kest.core.identity.local import DEFAULT_PRINCIPAL, LocalEd25519Provider, warn
 
+            warn(DEFAULT_PRINCIPAL, "no workload identity is configured")
             _local = LocalEd25519Provider()
-            _log.warning(
-                "no workload identity is configured: using an ephemeral Ed25519 key as %s, which ends with this "
-                "process and which others can verify only if they are given its public key. In production set %s "
-                "(SPIRE) or %s (AWS), or pass an identity to kest.configure(identity=…)",
-                _local.get_identity(),
-                _SPIRE,
-                _KMS_KEY,
-            )
         return _local

@@ -172,11 +172,7 @@ class SPIREProvider(BaseIdentity):
                     socket_path=_as_uri(endpoint), timeout_in_seconds=self._timeout, svid_picker=self._picker()
                 )
             except Exception as error:
-                text = (
-                    f"no SVID from the SPIFFE Workload API at {endpoint} within {self._timeout:g} s ({error}). Check "
-                    "that the SPIRE agent runs, that this process may open the socket, and that a registration entry "
-                    "matches this workload (spire-server entry show)"
-                )
+                text = _unreachable(endpoint, self._timeout, error)
                 self._failure = (time.monotonic(), text)
                 raise IdentityError(text) from error
             self._failure = None
@@ -194,6 +190,45 @@ class SPIREProvider(BaseIdentity):
             raise IdentityError(f"the Workload API offers no SVID for {wanted}")
 
         return pick
+
+
+# What the Workload API, gRPC or the operating system say, and what that asks of the operator.
+_ADVICE = (
+    ("does not exist", "there is no such socket: start the SPIRE agent, or correct the path ({variable})"),
+    ("Connection refused", "no SPIRE agent listens there: start it"),
+    ("Permission denied", "this process (user id {uid}) may not open the socket"),
+    (
+        "no identity issued",
+        "no registration entry matches this process (user id {uid}): see spire-server entry show; an agent learns of new "
+        "entries within seconds",
+    ),
+    ("offers no SVID for", "see spire-server entry show"),
+)
+
+
+def _unreachable(endpoint: str, timeout: float, error: Exception) -> str:
+    """The message for a Workload API that gave no SVID: what happened, and what to do."""
+    said = str(error)
+    if "Timeout" in said:  # the source keeps to itself what it waited for
+        said = _refusal(_as_uri(endpoint)) or said
+    uid = os.getuid() if hasattr(os, "getuid") else "unknown"
+    advice = next(
+        (advice.format(uid=uid, variable=ENDPOINT_VARIABLE) for sign, advice in _ADVICE if sign in said),
+        "check that the SPIRE agent runs and is healthy (spire-agent healthcheck)",
+    )
+    return f"no SVID from the SPIFFE Workload API at {endpoint} within {timeout:g} s: {advice} ({said})"
+
+
+def _refusal(uri: str) -> str | None:
+    """What the Workload API answers to a single request; None if it gives an SVID."""
+    from spiffe import WorkloadApiClient
+
+    try:
+        with WorkloadApiClient(uri, default_timeout=1.0) as client:
+            client.fetch_x509_context()
+    except Exception as error:
+        return str(error)
+    return None
 
 
 def _as_uri(endpoint: str) -> str:
