@@ -99,7 +99,7 @@ class AWSWorkloadIdentity(BaseIdentity):
         return {**self._public_key()[2], "kid": self.get_identity()}
 
     def sign_message(self, message: bytes) -> bytes:
-        key_arn, alg, _ = self._public_key()
+        key_arn, alg, jwk = self._public_key()
         kms_algorithm = _KMS_ALGORITHMS[alg]
         request = {"KeyId": key_arn, "SigningAlgorithm": kms_algorithm, "MessageType": "RAW", "Message": message}
         if len(message) > _KMS_MESSAGE_LIMIT:
@@ -113,7 +113,11 @@ class AWSWorkloadIdentity(BaseIdentity):
         signature = answer.get("Signature")
         if not isinstance(signature, bytes) or answer.get("SigningAlgorithm", kms_algorithm) != kms_algorithm:
             raise IdentityError("KMS Sign returned no signature, or one by another algorithm than was asked for")
-        return ecdsa_der_to_raw(signature) if alg == "ES256" else signature
+        raw = ecdsa_der_to_raw(signature) if alg == "ES256" else signature
+        # Each one is verified: that costs little beside a request, and an entry that nobody can verify is lost evidence.
+        if not _kestcore.PublicKey.from_jwk(jwk).verify(message, raw):
+            raise IdentityError(f"KMS Sign returned a signature that does not verify under the public key of {key_arn}")
+        return raw
 
     def labels(self) -> dict[str, str]:
         return {"kest.aws.arn": self.arn}
@@ -200,17 +204,36 @@ def _usable_key(key_id: str, answer: dict[str, Any]) -> tuple[str, str, dict[str
     return arn, alg, {**jwk, "use": "sig", "alg": alg}
 
 
+_DENIED = "allow this role kms:GetPublicKey and kms:Sign on the key, in its own policy or in the key's"
+_RENEW = "the credentials have expired: renew them"
+_UNKNOWN = "AWS does not know these credentials: check where this workload gets them from"
+_ABSENT = "this workload has no AWS credentials: give it a role"
+_DOWN = "the key is disabled or about to be deleted: enable it, or name another"
+_UNREACHED = "no answer: check the network, the region and the endpoint"
+_HINTS = {
+    "403": _DENIED,
+    "AccessDenied": _DENIED,
+    "AccessDeniedException": _DENIED,
+    "NotFoundException": "check the key id and the region",
+    "DisabledException": _DOWN,
+    "KMSInvalidStateException": _DOWN,
+    "ExpiredToken": _RENEW,
+    "ExpiredTokenException": _RENEW,
+    "InvalidClientTokenId": _UNKNOWN,
+    "UnrecognizedClientException": _UNKNOWN,
+    "NoCredentialsError": _ABSENT,
+    "ThrottlingException": "the request quota of KMS is used up: ask AWS for more, or sign fewer calls with this key",
+    "EndpointConnectionError": _UNREACHED,
+    "ConnectTimeoutError": _UNREACHED,
+    "ReadTimeoutError": _UNREACHED,
+    "ConnectionClosedError": _UNREACHED,
+}
+
+
 def _explain(service: str, operation: str, error: Exception) -> str:
     # botocore's ClientError carries an error code; its text may name requests and accounts, so only the code is used.
     response = getattr(error, "response", None)
-    code = response.get("Error", {}).get("Code", "") if isinstance(response, dict) else ""
-    hints = {
-        "AccessDeniedException": "allow this role kms:GetPublicKey and kms:Sign on the key",
-        "NotFoundException": "check the key id and the region",
-        "DisabledException": "enable the key",
-        "KMSInvalidStateException": "the key is disabled or about to be deleted",
-        "ExpiredToken": "the credentials have expired: renew them",
-        "ExpiredTokenException": "the credentials have expired: renew them",
-    }
-    hint = hints.get(code, "check region, network and credentials of this workload")
-    return f"AWS {service} {operation} failed with {code or type(error).__name__}: {hint}"
+    code = str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+    what = code or type(error).__name__
+    hint = _HINTS.get(what, "check region, network and credentials of this workload")
+    return f"AWS {service} {operation} failed with {what}: {hint}"
