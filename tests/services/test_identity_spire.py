@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socketserver
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.serialization import Encoding
 from kest_services.processes import Processes
 from kest_services.service import wait_until
 from kest_services.spire import SpireAgent, SpireServer
@@ -34,6 +36,7 @@ from kest.core.context import get_current_passport, lineage
 from kest.core.trust_sources import SpiffeBundleSource
 from kest.errors import IdentityError, KestError
 
+TIERS = ("enterprise", "platform", "app", "function")
 TTL = 6  # seconds; renewed after half of it
 SIGNATURES = 10_000
 FLOW = 500
@@ -163,6 +166,44 @@ def test_other_domains_verify_through_their_federated_bundle_and_not_without(
     assert "leads to no authority of the trust domain kest.test" in refusal(work(), swapped)
 
 
+def test_a6_a_chain_proves_its_own_workload_only(
+    spire: SimpleNamespace, shop: SPIREProvider, source: X509Source
+) -> None:
+    """Two real SVIDs of one authority: neither key, nor chain, nor name of the one goes with those of the other."""
+    store = TrustStore.from_spiffe_bundle(source, "kest.test")
+    brief = SPIREProvider(spire.agent.url, spiffe_id=spire.brief)
+    try:
+        ((jws,), (other,)) = (work(one).entries for one in (shop, brief))
+    finally:
+        brief.close()
+    head, body, signature = jws.split(".")
+
+    def refused(**changes: Any) -> str:
+        encoded = _kestcore.b64url_encode(_kestcore.canonicalize({**header(jws), **changes}))
+        return refusal(Passport([f"{encoded}.{body}.{signature}"]), store)
+
+    chains = [header(one)["x5c"] for one in (jws, other)]
+    assert "belongs to another SPIFFE ID than the entry's principal" in refused(x5c=chains[1])
+    assert refused(kid=spire.brief, x5c=chains[1])
+    assert "has a certificate authority as its leaf" in refused(x5c=_bundle(source))
+    assert refused(x5c=[*chains[1], *chains[0]])
+    assert refusal(Passport([f"{head}.{body}.{other.split('.')[2]}"]), store)
+
+
+def _bundle(source: X509Source) -> list[str]:
+    bundle = source.get_bundle_for_trust_domain(TrustDomain("kest.test"))
+    assert bundle is not None
+    return [base64.b64encode(one.public_bytes(Encoding.DER)).decode() for one in bundle.x509_authorities]
+
+
+def test_b6_what_is_recorded_was_asked(shop: SPIREProvider, recording: Any, payload_of: Any) -> None:
+    configure(enterprise_policies=["e"], platform_policies=["p1", "p2"], app_policies=["a"])
+    context = payload_of(work().entries[0])["policy_context"]
+    recorded = [name for tier in TIERS for name in context[f"{tier}_policies"]]
+    assert recorded == ["e", "p1", "p2", "a", "work"]
+    assert [name for names, _ in recording.asked for name in names] == recorded
+
+
 def test_rotation_during_ten_thousand_signatures_loses_none(
     spire: SimpleNamespace, source: X509Source, recording: Any
 ) -> None:
@@ -225,9 +266,9 @@ def test_an_agent_that_stops_and_starts_again(
                 identity.close()
 
 
-@pytest.mark.parametrize("state", ["no socket", "no agent", "not registered", "another identity", "not a socket"])
+@pytest.mark.parametrize("state", ["no socket", "no agent", "not registered", "another identity", "not a socket", "silent"])
 def test_no_svid_is_an_error_that_says_what_to_do(
-    state: str, spire: SimpleNamespace, processes: Processes, tmp_path: Path, recording: Any
+    state: str, spire: SimpleNamespace, processes: Processes, tmp_path: Path, recording: Any, request: Any
 ) -> None:
     ran: list[int] = []
     wanted, expected = None, ""
@@ -237,6 +278,10 @@ def test_no_svid_is_an_error_that_says_what_to_do(
     elif state == "not a socket":
         socket.write_text("")
         expected = "no SPIRE agent listens there: start it"
+    elif state == "silent":
+        listener = socketserver.UnixStreamServer(str(socket), socketserver.BaseRequestHandler)  # nobody ever answers
+        request.addfinalizer(listener.server_close)
+        expected = "check that the SPIRE agent runs and is healthy"
     elif state == "another identity":
         socket, wanted = spire.agent.socket, "spiffe://kest.test/other"
         expected = "the Workload API offers no SVID for spiffe://kest.test/other"
