@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -15,6 +16,7 @@ __all__ = ["register"]
 
 WARNING = "NOT VERIFIED: this is what the entries say of themselves."
 ADVICE = "To know whether it is true: kest verify FILE --trust KEYS"
+CALLER = ("user", "agent", "task")
 TIERS = ("enterprise", "platform", "app", "function")
 MOST = 4000  # characters of one value that are looked at, where only a line of it is shown
 INDENT, NAME, LINES = 3, 10, 3
@@ -213,6 +215,7 @@ def _details(
         yield "broken", clean(problem, 1000), paint.bad
     labels = payload["labels"]
     yield "by", clean(labels["principal"], limit), str
+    yield from _caller(labels, limit)
     context = payload["policy_context"]
     tiers = ((tier, ", ".join(context[f"{tier}_policies"])) for tier in TIERS)
     yield "policies", "; ".join(f"{tier} {clean(names, limit)}" for tier, names in tiers if names) or "none", str
@@ -223,6 +226,26 @@ def _details(
         yield "trust", f"raised to {clean(labels['kest.trust_override'], 20)} here", paint.warn
     if full:
         yield from _rest(row, payload)
+
+
+def _caller(labels: dict[str, str], limit: int | None) -> Iterator[tuple[str, str, Callable[[str], str]]]:
+    """On whose behalf: user, agent and task of ``kest.identity``, as far as they are said."""
+    from kest._kestcore import parse
+    from kest.errors import KestError
+
+    text = labels.get("kest.identity")
+    if text is None:
+        return
+    try:
+        said = parse(text)
+    except (KestError, ValueError):
+        said = None
+    if not isinstance(said, dict):
+        yield "identity", clean(text, limit), str
+        return
+    for name in CALLER:
+        if (value := said.get(name)) is not None:
+            yield name, clean(value if isinstance(value, str) else json.dumps(value), limit), str
 
 
 def _rest(row: Row, payload: dict[str, Any]) -> Iterator[tuple[str, str, Callable[[str], str]]]:

@@ -12,7 +12,7 @@ from kest.cli.terminal import clean
 from kest.core.truststore import TrustStore
 from kest.errors import ConfigurationError, KestError
 
-__all__ = ["PARENT_MISSING", "UsageError", "payload_of", "read_entries", "read_text", "read_trust"]
+__all__ = ["PARENT_MISSING", "UsageError", "add_bundles", "payload_of", "read_entries", "read_text", "read_trust"]
 
 PARENT_MISSING = "a parent entry is missing or comes later in the passport"  # KEST_E_PARENT_MISSING in the core
 
@@ -126,6 +126,38 @@ def read_trust(files: Sequence[str], principals: Sequence[str]) -> TrustStore:
     for principal, pem in pems:
         store.add(principal, pem)
     return store
+
+
+def add_bundles(store: TrustStore, files: Sequence[str], domains: Sequence[str]) -> None:
+    """Let ``store`` believe SPIFFE bundles (JSON documents, PEM or DER certificates) of these trust domains, in order.
+
+    An entry is held to the validity of the certificates that it carries, not to today's date: passports are old when
+    they are looked at.
+
+    Raises:
+        UsageError: a file cannot be read or holds no bundle, or the names do not match the files.
+    """
+    from kest._kestcore import parse
+    from kest.core.trust_sources import SpiffeBundleSource
+
+    if len(files) != len(domains):
+        raise UsageError(
+            f"{len(files)} --spiffe-bundle and {len(domains)} --trust-domain: a bundle does not say whose it is, so each "
+            "needs one, such as --spiffe-bundle bundle.json --trust-domain example.org"
+        )
+    for file, domain in zip(files, domains, strict=True):
+        text = _read(file, MAX_KEY_BYTES)
+        try:
+            is_document = text.lstrip().startswith((b"{", b"["))
+            store.add_source(SpiffeBundleSource(_object(parse(text)) if is_document else text, domain, grace=None))
+        except KestError as error:
+            raise UsageError(f"SPIFFE bundle {clean(file, 200)}: {clean(error, 300)}") from None
+
+
+def _object(document: Any) -> dict[str, Any]:
+    if not isinstance(document, dict):
+        raise ConfigurationError("a SPIFFE bundle document is a JSON object")
+    return document
 
 
 def _next(names: list[str], file: str) -> str:

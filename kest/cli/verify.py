@@ -7,7 +7,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from kest.cli.source import UsageError, payload_of, read_entries, read_trust
+from kest.cli.source import UsageError, add_bundles, payload_of, read_entries, read_trust
 from kest.cli.terminal import Paint, clean, json_text, pad
 from kest.errors import PassportError, VerificationError
 
@@ -28,7 +28,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="check every signature, link, trust score and taint of a passport",
         description="Check every signature, link, trust score and taint of a passport, offline.",
         epilog="Exit status: 0 verified, 1 not verified (with the index and reason of the first bad entry), "
-        "2 wrong usage. Without --trust, the trust_store of the file that KEST_CONFIG names is used.",
+        "2 wrong usage. Without --trust and --spiffe-bundle, the trust_store of the file that KEST_CONFIG names is used. "
+        "Certificates in entries are judged as of the time in the entry, however long ago that is.",
     )
     parser.add_argument("file", metavar="FILE", help="a passport, a JSON array of signed entries; - is standard input")
     parser.add_argument(
@@ -44,6 +45,21 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         action="append",
         default=[],
         help="whose key a PEM file holds; with several PEM files, one for each, in order",
+    )
+    parser.add_argument(
+        "--spiffe-bundle",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="X.509 authorities to believe for a SPIFFE trust domain, as spire-server bundle show -format spiffe (or pem) "
+        "prints them; may be repeated",
+    )
+    parser.add_argument(
+        "--trust-domain",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="whose authorities a bundle holds, such as example.org; one for each, in order",
     )
     parser.add_argument(
         "--chain-tip",
@@ -80,8 +96,11 @@ def _tip(given: str | None) -> str | None:
 def _store(arguments: argparse.Namespace) -> TrustStore:
     from kest.core.truststore import TrustStore
 
-    if arguments.trust or arguments.principal:
-        return read_trust(arguments.trust, arguments.principal)
+    bundles, domains = arguments.spiffe_bundle, arguments.trust_domain
+    if arguments.trust or arguments.principal or bundles or domains:
+        store = read_trust(arguments.trust, arguments.principal)
+        add_bundles(store, bundles, domains)
+        return store
     from kest.core.config import settings
     from kest.errors import ConfigurationError
 
@@ -115,12 +134,25 @@ def _refused(error: PassportError, entries: list[Any], as_json: bool) -> int:
     principal = _principal(entries, index)
     if reason == UNKNOWN_PRINCIPAL:
         reason = f"no key for principal {clean(principal or '?', 300)}; pass --trust KEYS"
+        if _has_chain(entries[index] if index is not None else None):
+            reason += ", or --spiffe-bundle FILE --trust-domain NAME: the entry carries a certificate chain"
     if as_json:
         print(json_text({"verified": False, "index": index, "principal": principal, "reason": reason}))
     else:
         where = "passport" if index is None else f"entry {index}"
         print(f"{Paint(sys.stderr).bad('not verified')}: {where}: {clean(reason, 600)}", file=sys.stderr)
     return 1
+
+
+def _has_chain(entry: Any) -> bool:
+    from kest._kestcore import b64url_decode, parse
+    from kest.errors import KestError
+
+    try:
+        header = parse(b64url_decode(entry.partition(".")[0])) if isinstance(entry, str) else None
+    except (KestError, ValueError):
+        return False
+    return isinstance(header, dict) and "x5c" in header
 
 
 def _principal(entries: list[Any], index: int | None) -> str | None:

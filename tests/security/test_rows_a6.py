@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from spiffe import SpiffeId, TrustDomain, X509Bundle, X509BundleSet
 
 from kest._kestcore import b64url_encode, canonicalize, sha256
+from kest.cli.main import main
 from kest.core import (
     KestEntry,
     LocalEd25519Provider,
@@ -522,3 +523,64 @@ def test_authorities_vouch_for_their_own_domain_only() -> None:
     foreign = Workload(issuer=ROOT, principal="spiffe://other.test/agent", chain=lambda leaf: [leaf])
     with pytest.raises(ChainError, match="another trust domain"):
         known.leaf(foreign.principal, [base64.b64encode(foreign.leaf.public_bytes(Encoding.DER)).decode()])
+
+
+# --- kest verify ---
+
+
+def test_kest_verify_takes_old_passports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Everything has expired long ago, and it all was valid when the entries were made."""
+    made = now() - datetime.timedelta(days=400)
+    root = authority("old root", start=made - HOUR, end=made + 24 * HOUR)
+    workload = Workload(root, start=made, end=made + HOUR, chain=lambda leaf: [leaf])
+
+    def verify(entry: str, *arguments: str | Path) -> tuple[int, str]:
+        (tmp_path / "passport.json").write_text(json.dumps([entry]))
+        status = main(["verify", str(tmp_path / "passport.json"), *map(str, arguments)])
+        said = capsys.readouterr()
+        return status, said.out + said.err
+
+    pem, document = tmp_path / "bundle.pem", tmp_path / "bundle.json"
+    pem.write_bytes(root.pem)
+    x5c = [base64.b64encode(root.der).decode()]
+    document.write_text(json.dumps({"keys": [{"use": "x509-svid", "kty": "EC", "x5c": x5c}], "spiffe_sequence": 1}))
+    old = workload.entry(timestamp_ms=milliseconds(made) + 1000)
+    assert "has expired" in refused(old, TrustStore.from_spiffe_bundle(pem, DOMAIN)).reason
+    for file in (pem, document):
+        status, said = verify(old, "--spiffe-bundle", file, "--trust-domain", DOMAIN)
+        assert (status, AGENT in said) == (0, True)
+    both = ("--spiffe-bundle", document, "--trust-domain", "other.test", "--spiffe-bundle", pem, "--trust-domain", DOMAIN)
+    assert verify(old, *both)[0] == 0
+    after = workload.entry(timestamp_ms=milliseconds(made + HOUR) + 1000)
+    status, said = verify(after, "--spiffe-bundle", pem, "--trust-domain", DOMAIN)
+    assert (status, "valid when the entry was made" in said) == (1, True)
+    status, said = verify(old, "--spiffe-bundle", pem, "--trust-domain", "other.test")
+    assert status == 1
+    assert "pass --trust KEYS, or --spiffe-bundle FILE --trust-domain NAME" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--spiffe-bundle", "bundle.pem"), "each needs one"),
+        (("--trust-domain", DOMAIN), "each needs one"),
+        (("--spiffe-bundle", "none", "--trust-domain", DOMAIN), "cannot read none"),
+        (("--spiffe-bundle", "bundle.pem", "--trust-domain", "Not A Name"), "trust_domain is a name"),
+        (("--spiffe-bundle", "leaf.pem", "--trust-domain", DOMAIN), "a bundle holds CA certificates"),
+        (("--spiffe-bundle", "list.json", "--trust-domain", DOMAIN), "is a JSON object"),
+        (("--spiffe-bundle", "empty.json", "--trust-domain", DOMAIN), "'keys'"),
+        (("--spiffe-bundle", "noise", "--trust-domain", DOMAIN), "not a certificate"),
+    ],
+)
+def test_kest_verify_refuses_what_is_no_bundle(
+    arguments: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("passport.json").write_text(json.dumps([Workload().entry()]))
+    Path("bundle.pem").write_bytes(ROOT.pem)
+    Path("leaf.pem").write_bytes(Workload().leaf.public_bytes(Encoding.PEM))
+    Path("list.json").write_text("[1]")
+    Path("empty.json").write_text("{}")
+    Path("noise").write_bytes(b"\x00\x01nothing")
+    assert main(["verify", "passport.json", *arguments]) == 2
+    assert message in capsys.readouterr().err

@@ -325,6 +325,18 @@ def test_inspect_shows_what_matters(folder: Path) -> None:
         assert text in done.stdout
 
 
+def test_inspect_shows_on_whose_behalf(folder: Path) -> None:
+    who = {"user": "alice\x1b[31m", "agent": "portal", "task": "refund order 7"}
+    save(folder, chain(*({"labels": {"kest.identity": text}} for text in (json.dumps(who), '{"user": 5}', "[]", "{"))))
+    said = [line.split() for line in kest("inspect", "other.json", cwd=folder).stdout.splitlines()]
+    assert ["user", "alice\\x1b[31m"] in said
+    assert ["agent", "portal"] in said
+    assert ["task", "refund", "order", "7"] in said
+    assert ["user", "5"] in said
+    assert ["identity", "[]"] in said
+    assert ["identity", "{"] in said
+
+
 def test_inspect_aligns_wide_characters(folder: Path) -> None:
     save(folder, chain({"operation": "データ"}, {"operation": "plain"}))
     lines = kest("inspect", "other.json", cwd=folder).stdout.splitlines()
