@@ -169,3 +169,22 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
         return done
 
     return run
+
+
+@pytest.fixture
+def run_example(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a file of ``examples/`` in a folder of this test's; it must succeed."""
+    import kest
+
+    examples = Path(__file__).resolve().parents[1] / "examples"
+    root = str(Path(kest.__file__).resolve().parents[1])
+
+    def run(name: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", str(examples / name), *arguments],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": root, **env}, capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done
+
+    return run
