@@ -549,7 +549,16 @@ def test_kest_verify_takes_old_passports(tmp_path: Path, capsys: pytest.CaptureF
     for file in (pem, document):
         status, said = verify(old, "--spiffe-bundle", file, "--trust-domain", DOMAIN)
         assert (status, AGENT in said) == (0, True)
-    both = ("--spiffe-bundle", document, "--trust-domain", "other.test", "--spiffe-bundle", pem, "--trust-domain", DOMAIN)
+    both = (
+        "--spiffe-bundle",
+        document,
+        "--trust-domain",
+        "other.test",
+        "--spiffe-bundle",
+        pem,
+        "--trust-domain",
+        DOMAIN,
+    )
     assert verify(old, *both)[0] == 0
     after = workload.entry(timestamp_ms=milliseconds(made + HOUR) + 1000)
     status, said = verify(after, "--spiffe-bundle", pem, "--trust-domain", DOMAIN)

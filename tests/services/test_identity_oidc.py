@@ -12,9 +12,9 @@ from typing import Any
 
 import httpx
 import pytest
-from keycloak_server import Keycloak, running
 from kest_services.oidc_issuer import OidcIssuer
 from kest_services.processes import Processes
+from keycloak_server import Keycloak, running
 
 from kest import _kestcore
 from kest.core import OIDCIdentity, PassportVerifier, StaticIdentity, configure, kest_verified
@@ -34,7 +34,10 @@ KEY = StaticIdentity("the key", key=SEED)
 def issuer(tmp_path_factory: pytest.TempPathFactory, built: Callable[[str], Path]) -> Iterator[OidcIssuer]:
     built("oidc-issuer")
     folder = tmp_path_factory.mktemp("issuer")
-    with Processes(folder) as processes, OidcIssuer(processes, folder / "i", audiences=AUDIENCES, clients=CLIENTS) as one:
+    with (
+        Processes(folder) as processes,
+        OidcIssuer(processes, folder / "i", audiences=AUDIENCES, clients=CLIENTS) as one,
+    ):
         yield one
 
 

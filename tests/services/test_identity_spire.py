@@ -266,7 +266,9 @@ def test_an_agent_that_stops_and_starts_again(
                 identity.close()
 
 
-@pytest.mark.parametrize("state", ["no socket", "no agent", "not registered", "another identity", "not a socket", "silent"])
+@pytest.mark.parametrize(
+    "state", ["no socket", "no agent", "not registered", "another identity", "not a socket", "silent"]
+)
 def test_no_svid_is_an_error_that_says_what_to_do(
     state: str, spire: SimpleNamespace, processes: Processes, tmp_path: Path, recording: Any, request: Any
 ) -> None:

@@ -17,8 +17,6 @@ class Ed25519Identity(BaseIdentity):
     # Slots, so that no instance can be given another sign() behind the fast path's back.
     __slots__ = ("_signer",)
 
-    blocking = False
-
     # Set in the body of each class whose `sign` is the one below. Subclasses do not inherit the promise.
     _direct: ClassVar[bool] = True
 
@@ -27,6 +25,11 @@ class Ed25519Identity(BaseIdentity):
             self._signer = _kestcore.Signer(checked_principal(principal, type(self).__name__), seed)
         finally:
             seed = None  # see keys.parse_private_key
+
+    @property
+    def blocking(self) -> bool:
+        """Never: the key is here."""
+        return False
 
     def get_identity(self) -> str:
         return self._signer.principal

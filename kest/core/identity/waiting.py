@@ -46,7 +46,9 @@ class _Threads:
         future: Future[T] = Future()
         with self._lock:
             if not self._idle.acquire(blocking=False) and self._count < MAX_THREADS:
-                threading.Thread(target=_serve, args=(self._jobs, self._idle), name="kest-identity", daemon=True).start()
+                threading.Thread(
+                    target=_serve, args=(self._jobs, self._idle), name="kest-identity", daemon=True
+                ).start()
                 self._count += 1
         self._jobs.put((future, call))
         return future
