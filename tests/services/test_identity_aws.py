@@ -107,7 +107,7 @@ async def test_kms_signs_entries_of_the_role(
 ) -> None:
     credentials = aws.sts.assume_role(RoleArn=aws.role, RoleSessionName="pod-7")["Credentials"]
     identity = make(alg, session=session(credentials))
-    configure(engine=recording, identity=identity)
+    configure(engine=recording, identity=identity, enterprise_policies=["e"], app_policies=["a"])
 
     @kest_verified("work")
     async def later() -> None: ...
@@ -121,6 +121,10 @@ async def test_kms_signs_entries_of_the_role(
         labels = payload_of(jws)["labels"]
         assert labels["principal"] == ROLE
         assert labels["kest.aws.arn"] == f"arn:aws:sts::{ACCOUNT}:assumed-role/shop/pod-7"
+        context = payload_of(jws)["policy_context"]
+        recorded = [context[f"{tier}_policies"] for tier in ("enterprise", "platform", "app", "function")]
+        assert recorded == [["e"], [], ["a"], ["work"]]  # ATTACKS B6: what was asked, and nothing else
+    assert {name for names, _ in recording.asked for name in names} == {"e", "a", "work"}
     store = TrustStore.from_jwks({"keys": [identity.public_jwk()]})  # what the operator publishes
     assert PassportVerifier.verify(passport, store).principals == {ROLE}
     # One request a signature, over the JWS signing input as it is.

@@ -6,6 +6,8 @@ import base64
 import json
 import os
 import socketserver
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,12 +18,14 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.serialization import Encoding
+from kest_services import components
 from kest_services.processes import Processes
 from kest_services.service import wait_until
 from kest_services.spire import SpireAgent, SpireServer
 from spiffe import TrustDomain, X509Source
 
 from kest import _kestcore
+from kest.cli.main import main
 from kest.core import (
     Passport,
     PassportVerifier,
@@ -133,6 +137,10 @@ async def test_it_verifies_by_every_form_of_the_bundle(
     document, pem = tmp_path / "bundle.json", tmp_path / "bundle.pem"
     document.write_text(spire.server.bundle())
     pem.write_text(spire.server.bundle("pem"))
+    (tmp_path / "passport.json").write_text(passport.serialize())
+    for file in (document, pem):
+        arguments = ["--spiffe-bundle", str(file), "--trust-domain", "kest.test"]
+        assert main(["verify", str(tmp_path / "passport.json"), *arguments]) == 0
     for given in (source, bundles, bundle, document, pem, json.loads(spire.server.bundle())):
         with TrustStore.from_spiffe_bundle(given, "kest.test") as store:
             assert PassportVerifier.verify(passport, store).principals == {spire.shop}
@@ -212,8 +220,10 @@ def test_rotation_during_ten_thousand_signatures_loses_none(
     store = TrustStore.from_spiffe_bundle(source, "kest.test")
     passports: list[Passport] = []
     keys: set[str] = set()
+    end = time.monotonic() + 20 * TTL
     try:
         while len(passports) * FLOW < SIGNATURES or len(keys) < 3:
+            assert time.monotonic() < end, "the SVID was not rotated"
             passport = work(times=FLOW)
             passports.append(passport)
             keys |= {header(jws)["x5c"][0] for jws in passport.entries}
@@ -222,6 +232,53 @@ def test_rotation_during_ten_thousand_signatures_loses_none(
     for passport in passports:
         assert len(passport) == FLOW
         assert PassportVerifier.verify(passport, store).principals == {spire.brief}
+
+
+def local_authority(server: SpireServer, *arguments: str) -> dict[str, Any]:
+    """``spire-server localauthority x509``: what it prints."""
+    command = [str(components.folder("spire") / "spire-server"), "localauthority", "x509", *arguments]
+    done = subprocess.run(
+        [*command, "-socketPath", str(server.socket), "-output", "json"],
+        capture_output=True, text=True, timeout=20, check=True,
+    )  # fmt: skip
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_the_store_follows_the_live_bundle_to_a_new_authority(
+    processes: Processes, tmp_path: Path, built: Callable[[str], Path], recording: Any
+) -> None:
+    built("spire")
+    with SpireServer(processes, tmp_path / "s") as server:
+        brief = server.register("/brief", ttl=TTL)
+        with SpireAgent(processes, tmp_path / "a", server) as agent:
+            agent.wait_for_svid(brief)
+            identity = SPIREProvider(agent.url)
+            configure(engine=recording, identity=identity)
+            yesterday = TrustStore.from_spiffe_bundle(json.loads(server.bundle()), "kest.test")
+            try:
+                with X509Source(socket_path=agent.url, timeout_in_seconds=20) as source:
+                    live = TrustStore.from_spiffe_bundle(source, "kest.test")
+                    before = work()
+                    assert PassportVerifier.verify(before, live)
+                    new = local_authority(server, "prepare")["prepared_authority"]["authority_id"]
+                    wait_until(lambda: len(_bundle(source)) == 2, 30)
+                    local_authority(server, "activate", "-authorityID", new)
+                    wait_until(lambda: _issuer(identity) == new, 10 * TTL)
+                    after = work()
+                    for passport in (before, after):
+                        assert PassportVerifier.verify(passport, live).principals == {brief}
+                    assert PassportVerifier.verify(before, yesterday)
+                    assert "leads to no authority" in refusal(after, yesterday)
+            finally:
+                identity.close()
+
+
+def _issuer(identity: SPIREProvider) -> str:
+    """The key identifier of the authority that issued the SVID in use."""
+    leaf = x509.load_der_x509_certificate(base64.b64decode(identity.x5c[0]))
+    found = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    return "" if found is None else found.hex()
 
 
 def test_an_agent_that_stops_and_starts_again(
@@ -251,8 +308,7 @@ def test_an_agent_that_stops_and_starts_again(
             try:
                 assert refused() == ""
                 agent.stop()
-                assert refused() == ""  # its SVID is valid for some seconds yet
-                wait_until(refused, 5 * TTL)
+                wait_until(refused, 5 * TTL)  # until then the SVID that it gave us is valid
                 assert "has expired and none has replaced it: is the SPIRE agent running" in refused()
                 agent.start()
                 wait_until(lambda: not refused(), 60)

@@ -224,7 +224,7 @@ def _refusal(uri: str) -> str | None:
     from spiffe import WorkloadApiClient
 
     try:
-        with WorkloadApiClient(uri, default_timeout=1.0) as client:
+        with WorkloadApiClient(uri, default_timeout=3.0) as client:
             client.fetch_x509_context()
     except Exception as error:
         return str(error)
