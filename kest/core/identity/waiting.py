@@ -96,7 +96,7 @@ def answer(provider: object, function: Callable[..., T], *arguments: Any) -> T:
     try:
         return future.result(limit)
     except Late:
-        # Also a TimeoutError that `function` raised itself, since Python 3.11: that one is done.
+        # What came at the last moment counts, and a TimeoutError (the same class since 3.11) may be one of `function`'s own.
         if future.done() and not future.cancelled():
             return future.result()
     finally:
