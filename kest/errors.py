@@ -10,7 +10,11 @@ __all__ = [
     "CanonicalizationError",
     "ClaimCheckError",
     "ConfigurationError",
+    "GateError",
+    "GateInputError",
+    "GatePolicyError",
     "IdentityError",
+    "Invalidated",
     "JSONSyntaxError",
     "KestError",
     "KeyFormatError",
@@ -20,6 +24,7 @@ __all__ = [
     "PolicyDeniedError",
     "PolicyEngineError",
     "RejectedLineageError",
+    "Refused",
     "ResolverError",
     "TokenError",
     "TrustEvaluationError",
@@ -134,3 +139,44 @@ class BaggageError(PassportError):
 
 class ClaimCheckError(BaggageError):
     """A claim check names a record that is missing, expired or does not belong to its passport."""
+
+
+class GateError(KestError):
+    """Base of what `kest.gate` raises."""
+
+
+class GateInputError(GateError, ValueError):
+    """A gate was asked about something that cannot be: an address that is none, NaN, an unknown kind of principal."""
+
+
+class GatePolicyError(GateError, ValueError):
+    """Policies are not what a gate can enforce; ``path`` says where (``policies[2].conditions[0].param_max.max``)."""
+
+    def __init__(self, message: str, path: str = "", *, whole: bool = False) -> None:
+        super().__init__(f"{path}: {message}" if path and not whole else message)
+        self.path = path
+
+
+class Refused(GateError):
+    """A gate refused an action, which was not run.
+
+    Attributes:
+        reason: why, in words.
+        evaluator: which one objected: ``gate``, ``policy``, ``drift`` or ``invariants``.
+        code: ``NO_POLICY_MATCH``, ``POLICY_DENIED``, ``RATE_LIMIT_EXCEEDED``, ``INVARIANT_VIOLATION``, ...
+    """
+
+    def __init__(self, reason: str, evaluator: str = "gate", code: str = "POLICY_DENIED") -> None:
+        super().__init__(f"[{code}] {evaluator}: {reason}")
+        self.reason = reason
+        self.evaluator = evaluator
+        self.code = code
+
+
+class Invalidated(GateError):
+    """A gate ended the session: end it in the application too, and have its principal authenticate again."""
+
+    def __init__(self, reason: str, evaluator: str = "drift") -> None:
+        super().__init__(f"session invalidated by {evaluator}: {reason}")
+        self.reason = reason
+        self.evaluator = evaluator

@@ -22,6 +22,8 @@ void kest_wipe(void *ptr, size_t len);
 /* SipHash-2-4 under a random key: for tables whose places nobody outside may choose. */
 enum { KEST_KEYED_HASH_KEY = 16 };
 uint64_t kest_keyed_hash(const uint8_t key[KEST_KEYED_HASH_KEY], const uint8_t *data, size_t len);
+/* The same with 128 bits of output, where equal hashes stand for equal names. */
+void kest_keyed_hash128(const uint8_t key[KEST_KEYED_HASH_KEY], const void *data, size_t len, uint8_t out[16]);
 
 kest_status kest_sha256(const void *data, size_t len, uint8_t out[KEST_HASH_LEN]);
 void kest_hex(const uint8_t *src, size_t n, uint8_t *out); /* 2n lower-case digits, no terminator */

@@ -10,6 +10,7 @@ struct kest_seckey {
 _Static_assert(crypto_sign_BYTES == KEST_SIG_LEN, "Ed25519 signature length");
 _Static_assert(crypto_sign_PUBLICKEYBYTES == KEST_PK_LEN, "Ed25519 public key length");
 _Static_assert(crypto_shorthash_KEYBYTES == KEST_KEYED_HASH_KEY && crypto_shorthash_BYTES == 8, "SipHash-2-4");
+_Static_assert(crypto_shorthash_siphashx24_BYTES == 16 && crypto_shorthash_siphashx24_KEYBYTES == KEST_KEYED_HASH_KEY, "SipHash-128 lengths");
 _Static_assert(crypto_sign_SEEDBYTES == KEST_SEED_LEN, "Ed25519 seed length");
 
 kest_status kest_crypto_init(void)
@@ -21,6 +22,11 @@ kest_status kest_random(void *out, size_t len)
 {
     randombytes_buf(out, len); /* getrandom(2): safe after fork, aborts rather than return predictable bytes */
     return KEST_OK;
+}
+
+void kest_keyed_hash128(const uint8_t key[KEST_KEYED_HASH_KEY], const void *data, size_t len, uint8_t out[16])
+{
+    (void)crypto_shorthash_siphashx24(out, data, len, key);
 }
 
 void kest_wipe(void *ptr, size_t len)

@@ -1,6 +1,6 @@
 /* module.c: the module kest._kestcore: types, functions, state. Multi-phase initialisation (PEP 489), one state per
  * interpreter. */
-#include "state.h"
+#include "py_gate.h"
 
 static int load_error(PyObject *errors, const char *name, PyObject **out)
 {
@@ -20,7 +20,8 @@ static int load_errors(kest_state *state)
          load_error(errors, "KeyFormatError", &state->key_error) ||
          load_error(errors, "PassportError", &state->passport_error) ||
          load_error(errors, "VerificationError", &state->verification_error) ||
-         load_error(errors, "BaggageError", &state->baggage_error);
+         load_error(errors, "BaggageError", &state->baggage_error) ||
+         load_error(errors, "GateInputError", &state->gate_input_error);
     Py_DECREF(errors);
     if (rc || !(binascii = PyImport_ImportModule("binascii")))
         return -1;
@@ -33,6 +34,17 @@ static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **out)
 {
     *out = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
     return *out ? PyModule_AddType(module, *out) : -1;
+}
+
+static int add_gate(PyObject *module, kest_state *state)
+{
+    return add_type(module, &kest_context_spec, &state->context_type) < 0 ||
+                   add_type(module, &kest_set_spec, &state->set_type) < 0 ||
+                   add_type(module, &kest_rates_spec, &state->rates_type) < 0 ||
+                   add_type(module, &kest_sessions_spec, &state->sessions_type) < 0 ||
+                   add_type(module, &kest_verdict_spec, &state->verdict_type) < 0 ||
+                   add_type(module, &kest_gate_spec, &state->gate_type) < 0 || kest_gate_context_ready(state->context_type) < 0
+               ? -1 : PyModule_AddFunctions(module, kest_gate_methods);
 }
 
 static int module_exec(PyObject *module)
@@ -49,7 +61,8 @@ static int module_exec(PyObject *module)
         add_type(module, &kest_known_spec, &state->known_type) < 0 ||
         add_type(module, &kest_entry_spec, &state->entry_type) < 0 ||
         add_type(module, &kest_passport_spec, &state->passport_type) < 0 ||
-        PyModule_AddFunctions(module, kest_pack_methods) < 0 || PyModule_AddFunctions(module, kest_verify_methods) < 0)
+        add_gate(module, state) < 0 || PyModule_AddFunctions(module, kest_pack_methods) < 0 ||
+        PyModule_AddFunctions(module, kest_verify_methods) < 0)
         return -1;
     return PyModule_AddStringConstant(module, "__version__", KEST_RUNTIME_VERSION);
 }
@@ -70,6 +83,19 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->known_type);
     Py_VISIT(state->entry_type);
     Py_VISIT(state->passport_type);
+    Py_VISIT(state->gate_input_error);
+    Py_VISIT(state->context_type);
+    Py_VISIT(state->set_type);
+    Py_VISIT(state->rates_type);
+    Py_VISIT(state->sessions_type);
+    Py_VISIT(state->verdict_type);
+    Py_VISIT(state->gate_type);
+    Py_VISIT(state->gate_geo_type);
+    Py_VISIT(state->gate_device_type);
+    Py_VISIT(state->gate_permit_type);
+    Py_VISIT(state->gate_reason);
+    for (int i = 0; i < KEST_GATE_ARGS; i++)
+        Py_VISIT(state->gate_args[i]);
     Py_VISIT(state->binascii_decode);
     return 0;
 }
@@ -90,6 +116,19 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->known_type);
     Py_CLEAR(state->entry_type);
     Py_CLEAR(state->passport_type);
+    Py_CLEAR(state->gate_input_error);
+    Py_CLEAR(state->context_type);
+    Py_CLEAR(state->set_type);
+    Py_CLEAR(state->rates_type);
+    Py_CLEAR(state->sessions_type);
+    Py_CLEAR(state->verdict_type);
+    Py_CLEAR(state->gate_type);
+    Py_CLEAR(state->gate_geo_type);
+    Py_CLEAR(state->gate_device_type);
+    Py_CLEAR(state->gate_permit_type);
+    Py_CLEAR(state->gate_reason);
+    for (int i = 0; i < KEST_GATE_ARGS; i++)
+        Py_CLEAR(state->gate_args[i]);
     Py_CLEAR(state->binascii_decode);
     return 0;
 }

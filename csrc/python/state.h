@@ -13,8 +13,12 @@
 
 typedef struct kest_state {
     /* exception classes, from kest.errors */
-    PyObject *canonicalization_error, *json_error, *key_error, *passport_error, *verification_error, *baggage_error;
+    PyObject *canonicalization_error, *json_error, *key_error, *passport_error, *verification_error, *baggage_error, *gate_input_error;
     PyTypeObject *signer_type, *pubkey_type, *keyring_type, *known_type, *entry_type, *passport_type;
+    PyTypeObject *context_type, *set_type, *rates_type, *sessions_type, *verdict_type, *gate_type;
+    PyObject *gate_args[17]; /* names of ActionContext's arguments, interned */
+    /* from kest.gate, once it is imported: what contexts hold, what verdicts make */
+    PyObject *gate_geo_type, *gate_device_type, *gate_permit_type, *gate_reason;
     PyObject *binascii_decode; /* binascii.a2b_base64, for PEM */
     kest_gil_policy gil;
 } kest_state;

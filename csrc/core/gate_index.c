@@ -1,0 +1,484 @@
+#include "gate_index.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+    FEW = 8,         /* policies that need no index */
+    NAMES = 4,       /* dimensions of names: role, id, action, resource */
+    BOUNDS = 4,      /* dimensions of numeric bounds at most */
+    BOUNDS_WORTH = 16, /* policies that make one worth having */
+    STEP_MIN = 32, STEPS = 256,
+    FIRST_CHUNK = 16384
+};
+
+/* Policies under one name: bits when they are many, numbers when they are few. */
+typedef struct posting {
+    uint64_t hash;
+    kest_str name;
+    const uint64_t *bits;
+    const uint32_t *items;
+    uint32_t count; /* 0: a free slot */
+} posting;
+
+typedef struct names {
+    uint8_t op;
+    bool used;
+    uint64_t *any;     /* policies without a condition in this dimension */
+    uint64_t *unknown; /* those, and refusals with one: what an unknown value leaves */
+    posting *exact, *prefixes;
+    size_t exact_mask, prefix_mask;
+    uint32_t *lengths; /* of prefixes, ascending */
+    size_t nlengths;
+} names;
+
+/* Conditions `value <= bound` (or, both sides negated, `value >= bound`), by bound. */
+typedef struct bounds {
+    uint8_t op;
+    uint32_t field;
+    double *bound;     /* ascending */
+    uint32_t *policy;
+    size_t count, step;
+    uint64_t *from;    /* for each step: the unconstrained, and all policies from there on */
+    uint64_t *unknown;
+} bounds;
+
+struct kest_gate_index {
+    kest_arena *arena;
+    size_t nwords;
+    uint64_t *kinds[KEST_GATE_KINDS];
+    names names[NAMES];
+    bounds bounds[BOUNDS];
+    size_t nbounds;
+};
+
+static void set_bit(uint64_t *words, uint32_t i)
+{
+    words[i / 64] |= UINT64_C(1) << (i % 64);
+}
+
+static void clear_bit(uint64_t *words, uint32_t i)
+{
+    words[i / 64] &= ~(UINT64_C(1) << (i % 64));
+}
+
+static bool has_bit(const uint64_t *words, uint32_t i)
+{
+    return words[i / 64] >> (i % 64) & 1;
+}
+
+static void *take(kest_gate_index *index, size_t count, size_t item)
+{
+    size_t size;
+    void *room;
+
+    if (!kest_mul(count, item, &size) || !(room = kest_arena_take(&index->arena, FIRST_CHUNK, size)))
+        return NULL;
+    memset(room, 0, size);
+    return room;
+}
+
+static uint64_t *take_words(kest_gate_index *index)
+{
+    return take(index, index->nwords, sizeof(uint64_t));
+}
+
+/* All policies. */
+static uint64_t *take_full(kest_gate_index *index, const kest_gate_set *set)
+{
+    uint64_t *words = take_words(index);
+
+    for (uint32_t i = 0; words && i < set->npolicies; i++)
+        set_bit(words, i);
+    return words;
+}
+
+/* FNV-1a. Who chooses policies is trusted; what is looked up cannot lengthen any chain. */
+static uint64_t hash_more(uint64_t hash, const uint8_t *data, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        hash = (hash ^ data[i]) * UINT64_C(0x100000001b3);
+    return hash;
+}
+#define HASH_START UINT64_C(0xcbf29ce484222325)
+
+static size_t spread(uint64_t hash)
+{
+    return (size_t)(hash ^ hash >> 29);
+}
+
+/* ---- building: names ---- */
+
+typedef struct rule {
+    const kest_gate_node *node;
+    uint32_t policy;
+} rule;
+
+static bool is_prefix(const kest_gate_node *node)
+{
+    return node->mode == KEST_PATTERN_PREFIX || node->mode == KEST_PATTERN_BEYOND;
+}
+
+/* Exact ones first, each by name, each in order of policies. */
+static int compare_names(const void *a, const void *b)
+{
+    const rule *x = a, *y = b;
+    const int order = kest_str_compare(x->node->text, y->node->text);
+
+    if (is_prefix(x->node) != is_prefix(y->node))
+        return is_prefix(x->node) ? 1 : -1;
+    return order ? order : (x->policy > y->policy) - (x->policy < y->policy);
+}
+
+/* The first topmost condition of each policy that `wanted` accepts, as far as there is one. */
+static size_t collect(const kest_gate_set *set, uint8_t op, uint32_t field, rule *out)
+{
+    size_t count = 0;
+
+    for (uint32_t i = 0; i < set->npolicies; i++) {
+        const uint32_t end = set->policies[i].first + set->policies[i].count;
+
+        for (uint32_t at = set->policies[i].first; at < end; at += set->nodes[at].size) {
+            const kest_gate_node *node = &set->nodes[at];
+
+            if (node->op == op && (field == UINT32_MAX ? node->mode != KEST_PATTERN_ALL : node->ref == field)) {
+                out[count++] = (rule){node, i};
+                break;
+            }
+        }
+    }
+    return count;
+}
+
+static posting *find_posting(posting *slots, size_t mask, uint64_t hash, kest_str name)
+{
+    size_t i = spread(hash) & mask;
+
+    while (slots[i].count && (slots[i].hash != hash || kest_str_compare(slots[i].name, name) != 0))
+        i = (i + 1) & mask;
+    return &slots[i];
+}
+
+static bool add_posting(kest_gate_index *index, posting *slots, size_t mask, const rule *rules, size_t count)
+{
+    const kest_str name = rules[0].node->text;
+    const uint64_t hash = hash_more(HASH_START, name.data, name.len);
+    posting *slot = find_posting(slots, mask, hash, name);
+    uint64_t *bits = NULL;
+    uint32_t *items = NULL;
+
+    if (count > 4 * index->nwords ? !(bits = take_words(index)) : !(items = take(index, count, sizeof *items)))
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        if (bits)
+            set_bit(bits, rules[i].policy);
+        else
+            items[i] = rules[i].policy;
+    }
+    *slot = (posting){hash, name, bits, items, (uint32_t)count};
+    return true;
+}
+
+static bool add_postings(kest_gate_index *index, const rule *rules, size_t count, posting **out, size_t *mask)
+{
+    size_t slots = 4, group;
+
+    while (slots < 2 * count)
+        slots *= 2;
+    *mask = slots - 1;
+    if (!(*out = take(index, slots, sizeof **out)))
+        return false;
+    for (size_t i = 0; i < count; i += group) {
+        for (group = 1; i + group < count && kest_str_compare(rules[i].node->text, rules[i + group].node->text) == 0;)
+            group++;
+        if (!add_posting(index, *out, *mask, rules + i, group))
+            return false;
+    }
+    return true;
+}
+
+static int compare_lengths(const void *a, const void *b)
+{
+    const uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+static bool add_lengths(kest_gate_index *index, names *dim, const rule *rules, size_t count)
+{
+    size_t unique = 0;
+
+    if (!(dim->lengths = take(index, count, sizeof *dim->lengths)))
+        return false;
+    for (size_t i = 0; i < count; i++)
+        dim->lengths[i] = (uint32_t)rules[i].node->text.len;
+    qsort(dim->lengths, count, sizeof *dim->lengths, compare_lengths);
+    for (size_t i = 0; i < count; i++)
+        if (!unique || dim->lengths[unique - 1] != dim->lengths[i])
+            dim->lengths[unique++] = dim->lengths[i];
+    dim->nlengths = unique;
+    return true;
+}
+
+static bool build_names(kest_gate_index *index, const kest_gate_set *set, names *dim, uint8_t op, rule *rules)
+{
+    const size_t count = collect(set, op, UINT32_MAX, rules);
+    size_t exact = 0;
+
+    dim->op = op;
+    dim->used = count > 0;
+    if (!count)
+        return true;
+    qsort(rules, count, sizeof *rules, compare_names);
+    while (exact < count && !is_prefix(rules[exact].node))
+        exact++;
+    if (!(dim->any = take_full(index, set)) || !(dim->unknown = take_full(index, set)))
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        clear_bit(dim->any, rules[i].policy);
+        if (set->policies[rules[i].policy].permit)
+            clear_bit(dim->unknown, rules[i].policy);
+    }
+    return add_postings(index, rules, exact, &dim->exact, &dim->exact_mask) &&
+           add_postings(index, rules + exact, count - exact, &dim->prefixes, &dim->prefix_mask) &&
+           add_lengths(index, dim, rules + exact, count - exact);
+}
+
+static bool build_kinds(kest_gate_index *index, const kest_gate_set *set, rule *rules)
+{
+    const size_t count = collect(set, KEST_OP_KIND, UINT32_MAX, rules);
+
+    for (uint32_t kind = 0; kind < KEST_GATE_KINDS; kind++) {
+        if (!(index->kinds[kind] = take_full(index, set)))
+            return false;
+        for (size_t i = 0; i < count; i++)
+            if (rules[i].node->ref != kind)
+                clear_bit(index->kinds[kind], rules[i].policy);
+    }
+    return true;
+}
+
+/* ---- building: bounds ---- */
+
+static double oriented(const kest_gate_node *node)
+{
+    return node->op == KEST_OP_MAX ? node->number : -node->number;
+}
+
+static int compare_bounds(const void *a, const void *b)
+{
+    const rule *x = a, *y = b;
+    const double p = oriented(x->node), q = oriented(y->node);
+
+    return p != q ? (p > q) - (p < q) : (x->policy > y->policy) - (x->policy < y->policy);
+}
+
+static bool build_bounds(kest_gate_index *index, const kest_gate_set *set, uint8_t op, uint32_t field, rule *rules)
+{
+    const size_t count = collect(set, op, field, rules);
+    bounds *b = &index->bounds[index->nbounds];
+    uint64_t *words;
+    size_t steps;
+
+    if (count < BOUNDS_WORTH || index->nbounds == BOUNDS)
+        return true;
+    qsort(rules, count, sizeof *rules, compare_bounds);
+    b->op = op;
+    b->field = field;
+    b->count = count;
+    b->step = count / STEPS > STEP_MIN ? count / STEPS : STEP_MIN;
+    steps = count / b->step + 1; /* the last of them may have less than a step behind it */
+    if (!(b->bound = take(index, count, sizeof *b->bound)) || !(b->policy = take(index, count, sizeof *b->policy)) ||
+        !(b->from = take(index, (steps + 1) * index->nwords, sizeof *b->from)) || !(b->unknown = take_full(index, set)))
+        return false;
+    words = b->from + steps * index->nwords; /* beyond the last one: the unconstrained only */
+    for (uint32_t i = 0; i < set->npolicies; i++)
+        set_bit(words, i);
+    for (size_t i = 0; i < count; i++) {
+        b->bound[i] = oriented(rules[i].node);
+        b->policy[i] = rules[i].policy;
+        clear_bit(words, rules[i].policy);
+        if (set->policies[rules[i].policy].permit)
+            clear_bit(b->unknown, rules[i].policy);
+    }
+    for (size_t step = steps; step-- > 0;) {
+        words = b->from + step * index->nwords;
+        memcpy(words, words + index->nwords, index->nwords * sizeof *words);
+        for (size_t i = step * b->step; i < count && i < (step + 1) * b->step; i++)
+            set_bit(words, b->policy[i]);
+    }
+    index->nbounds++;
+    return true;
+}
+
+kest_status kest_gate_index_new(const kest_gate_set *set, kest_gate_index **out)
+{
+    static const uint8_t ops[NAMES] = {KEST_OP_ROLE, KEST_OP_ID, KEST_OP_ACTION, KEST_OP_RESOURCE};
+    kest_gate_index *index;
+    rule *rules;
+    bool ok;
+
+    *out = NULL;
+    if (set->npolicies <= FEW)
+        return KEST_OK;
+    index = kest_calloc(1, sizeof *index);
+    rules = kest_calloc(set->npolicies, sizeof *rules);
+    ok = index && rules;
+    if (ok) {
+        index->nwords = (set->npolicies + 63) / 64;
+        ok = build_kinds(index, set, rules);
+    }
+    for (size_t i = 0; ok && i < NAMES; i++)
+        ok = build_names(index, set, &index->names[i], ops[i], rules);
+    for (uint32_t field = 0; ok && field < set->nfields && field < 64; field++)
+        ok = build_bounds(index, set, KEST_OP_MAX, field, rules) && build_bounds(index, set, KEST_OP_MIN, field, rules);
+    kest_free(rules);
+    if (!ok) {
+        kest_gate_index_free(index);
+        return KEST_E_NOMEM;
+    }
+    *out = index;
+    return KEST_OK;
+}
+
+void kest_gate_index_free(kest_gate_index *index)
+{
+    if (!index)
+        return;
+    kest_arena_free(index->arena);
+    kest_free(index);
+}
+
+size_t kest_gate_index_words(const kest_gate_index *index)
+{
+    return index ? 2 * index->nwords : 0;
+}
+
+/* ---- asking ---- */
+
+/* What is left of a set, and where the next, narrower one is made. */
+typedef struct narrowing {
+    uint64_t *now, *next;
+    size_t nwords;
+} narrowing;
+
+static void start(narrowing *n, const uint64_t *keep)
+{
+    for (size_t i = 0; i < n->nwords; i++)
+        n->next[i] = n->now[i] & keep[i];
+}
+
+static void finish(narrowing *n)
+{
+    uint64_t *narrower = n->next;
+
+    n->next = n->now;
+    n->now = narrower;
+}
+
+static void keep_one(narrowing *n, uint32_t policy)
+{
+    if (has_bit(n->now, policy))
+        set_bit(n->next, policy);
+}
+
+static void keep_posting(narrowing *n, const posting *p)
+{
+    if (p->bits) {
+        for (size_t i = 0; i < n->nwords; i++)
+            n->next[i] |= n->now[i] & p->bits[i];
+    } else {
+        for (uint32_t i = 0; i < p->count; i++)
+            keep_one(n, p->items[i]);
+    }
+}
+
+static void keep_name(narrowing *n, const names *dim, kest_str name)
+{
+    uint64_t hash = HASH_START;
+    size_t done = 0;
+
+    for (size_t i = 0; i < dim->nlengths && dim->lengths[i] <= name.len; i++) {
+        hash = hash_more(hash, name.data + done, dim->lengths[i] - done);
+        done = dim->lengths[i];
+        keep_posting(n, find_posting(dim->prefixes, dim->prefix_mask, hash, (kest_str){name.data, done}));
+    }
+    hash = hash_more(hash, name.data + done, name.len - done);
+    keep_posting(n, find_posting(dim->exact, dim->exact_mask, hash, name));
+}
+
+static void narrow_by_name(narrowing *n, const names *dim, const kest_gate_context *ctx)
+{
+    if (dim->op == KEST_OP_RESOURCE && !ctx->has_resource) {
+        start(n, dim->unknown);
+    } else {
+        start(n, dim->any);
+        if (dim->op == KEST_OP_ROLE)
+            for (size_t i = 0; i < ctx->nroles; i++)
+                keep_name(n, dim, ctx->roles[i]);
+        else
+            keep_name(n, dim, dim->op == KEST_OP_ID ? ctx->principal : dim->op == KEST_OP_ACTION ? ctx->action : ctx->resource);
+    }
+    finish(n);
+}
+
+static void narrow_by_bound(narrowing *n, const bounds *b, const kest_gate_value *value)
+{
+    size_t lo = 0, hi = b->count, step;
+    double at;
+
+    if (!value || value->kind != KEST_VALUE_NUMBER) {
+        start(n, b->unknown);
+        finish(n);
+        return;
+    }
+    at = b->op == KEST_OP_MAX ? value->hi : -value->lo;
+    while (lo < hi) {
+        const size_t mid = lo + (hi - lo) / 2;
+
+        if (b->bound[mid] < at)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    step = (lo + b->step - 1) / b->step;
+    start(n, b->from + step * n->nwords);
+    for (size_t i = lo; i < step * b->step && i < b->count; i++)
+        keep_one(n, b->policy[i]);
+    finish(n);
+}
+
+void kest_gate_index_begin(const kest_gate_set *set, const kest_gate_context *ctx, uint64_t *scratch, kest_gate_candidates *out)
+{
+    const kest_gate_index *index = set->index;
+    narrowing n;
+
+    *out = (kest_gate_candidates){.count = (uint32_t)set->npolicies};
+    if (!index)
+        return;
+    n = (narrowing){scratch, scratch + index->nwords, index->nwords};
+    memcpy(n.now, index->kinds[ctx->kind], n.nwords * sizeof *n.now);
+    for (size_t i = 0; i < NAMES; i++)
+        if (index->names[i].used)
+            narrow_by_name(&n, &index->names[i], ctx);
+    for (size_t i = 0; i < index->nbounds; i++)
+        narrow_by_bound(&n, &index->bounds[i], kest_gate_find_param(ctx, set->fields[index->bounds[i].field]));
+    out->words = n.now;
+    out->nwords = n.nwords;
+    out->left = n.now[0];
+}
+
+uint32_t kest_gate_index_next(kest_gate_candidates *c)
+{
+    if (!c->words)
+        return c->next < c->count ? c->next++ : UINT32_MAX;
+    while (!c->left) {
+        if (++c->word >= c->nwords)
+            return UINT32_MAX;
+        c->left = c->words[c->word];
+    }
+    c->next = (uint32_t)(c->word * 64) + (uint32_t)__builtin_ctzll(c->left);
+    c->left &= c->left - 1;
+    return c->next;
+}

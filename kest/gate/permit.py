@@ -1,0 +1,90 @@
+"""The permit: what a gate hands out for an action that may run."""
+
+from __future__ import annotations
+
+import uuid
+from typing import final
+
+from kest.errors import GateInputError
+
+__all__ = ["PermitToken"]
+
+EARLIEST, LATEST = -8_334_601_228_800, 8_210_266_876_799  # Unix seconds of the years -262142 and 262142
+
+
+def _uuid(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{what} is a str, not {type(value).__name__}")
+    if len(value) == 36 and value.count("-") == 4 and value.islower():
+        try:
+            int(value.replace("-", ""), 16)
+        except ValueError:
+            pass
+        else:
+            return str(value)
+    try:
+        return str(uuid.UUID(value))
+    except ValueError:
+        raise GateInputError(f"{what} not a UUID: {value!r:.100}") from None
+
+
+def _seconds(value: object, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{what} is an int of Unix seconds, not {type(value).__name__}")
+    if not EARLIEST <= value <= LATEST:
+        raise GateInputError(f"{what} out of range")
+    return value
+
+
+@final
+class PermitToken:
+    """Leave to run one action, from ``issued_at`` until ``expires_at`` (Unix seconds). Immutable.
+
+    Without a signature it is a statement of the gate in this process; nobody else has a reason to believe it.
+    """
+
+    __slots__ = ("action_name", "evaluation_id", "expires_at", "issued_at", "signature", "token_id")
+
+    token_id: str
+    evaluation_id: str
+    issued_at: int
+    expires_at: int
+    action_name: str
+    signature: bytes | None
+
+    def __init__(
+        self,
+        token_id: str,
+        evaluation_id: str,
+        issued_at: int,
+        expires_at: int,
+        action_name: str,
+        signature: bytes | None = None,
+    ) -> None:
+        if not isinstance(action_name, str):
+            raise TypeError(f"action_name is a str, not {type(action_name).__name__}")
+        if signature is not None and not isinstance(signature, bytes):
+            raise TypeError(f"signature is bytes or None, not {type(signature).__name__}")
+        put = object.__setattr__
+        put(self, "token_id", _uuid(token_id, "token_id"))
+        put(self, "evaluation_id", _uuid(evaluation_id, "evaluation_id"))
+        put(self, "issued_at", _seconds(issued_at, "issued_at"))
+        put(self, "expires_at", _seconds(expires_at, "expires_at"))
+        put(self, "action_name", action_name)
+        put(self, "signature", signature)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a PermitToken is immutable: {name!r} cannot be set")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a PermitToken is immutable: {name!r} cannot be deleted")
+
+    def signed(self, signature: bytes) -> PermitToken:
+        """The same permit with this signature."""
+        return PermitToken(
+            self.token_id, self.evaluation_id, self.issued_at, self.expires_at, self.action_name, signature
+        )
+
+    def __repr__(self) -> str:
+        signed = "true" if self.signature is not None else "false"
+        return f"PermitToken(token_id={self.token_id}, action={self.action_name}, signed={signed})"

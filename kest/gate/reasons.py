@@ -1,0 +1,95 @@
+"""Why not, in words. Made when somebody asks; names from outside are shortened and escaped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from kest.gate.invariants import Invariant
+
+if TYPE_CHECKING:
+    from kest._kestcore import Verdict
+
+__all__ = ["GateSettings", "reason", "shown", "span"]
+
+MAX_SHOWN = 120
+MAX_AGE = 14_400
+MAX_RATE = 100
+
+
+class GateSettings(NamedTuple):
+    """What reasons refer to beyond the verdict itself."""
+
+    invariants: tuple[Invariant, ...] = ()
+    max_session_actions: int | None = None
+    geo_drift_max_km: float | None = None
+
+
+def shown(text: str) -> str:
+    """A name from outside, in quotes, on one line and bounded."""
+    cut = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
+    return f"'{cut}'" if cut.isprintable() else ascii(cut)
+
+
+def span(seconds: int) -> str:
+    """Seconds as a duration in a policy is written: 90s, 15m, 24h, 7d."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds % size == 0 and seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def _addresses(verdict: Verdict) -> str:
+    context = verdict.context
+    place = context.current_geo
+    where = f" (current geo: {place.label})" if place is not None else ""
+    return f"{context.origin_ip or 'the address it began with'} → {context.ip}{where}"
+
+
+def _limit(verdict: Verdict, item: object) -> str:
+    most, seconds = item if isinstance(item, tuple) else (0, 0)
+    return f"rate limit of policy {shown(verdict.policy or '')} exceeded: at most {most} per {span(seconds)}"
+
+
+def reason(verdict: Verdict) -> str:
+    """The reason of a verdict that is no permit."""
+    name, number, item = verdict._facts
+    context, settings = verdict.context, verdict._settings
+    match name:
+        case "no_policy":
+            return f"no policy permits {shown(context.action_name)} for principal {shown(context.principal_id)}"
+        case "policy":
+            return f"denied by policy {shown(verdict.policy or '')}"
+        case "rate":
+            return _limit(verdict, item)
+        case "rate_backend":
+            return "rate-limit backend unavailable"
+        case "revoked":
+            what = {1: "session", 2: "principal", 3: "a role of the principal"}.get(int(number), "session")
+            return f"{what} was invalidated"
+        case "sessions_full":
+            return "the session store has no room for another session"
+        case "ip":
+            return f"IP changed mid-session: {_addresses(verdict)}"
+        case "ip_far":
+            limit = f"{settings.geo_drift_max_km:.1f}"
+            return f"IP changed mid-session and moved {number:.1f}km (> {limit}km threshold): {_addresses(verdict)}"
+        case "ip_unverifiable":
+            return f"IP changed mid-session and geo distance is unverifiable: {_addresses(verdict)}"
+        case "age":
+            return f"session age ({number:.0f}s) exceeds maximum ({MAX_AGE}s)"
+        case "age_future":
+            return f"session age is unknown: its start lies {number:.0f}s in the future"
+        case "device":
+            return "device fingerprint changed mid-session"
+        case "behaviour":
+            return f"action rate ({number:.0f}/min) exceeds violation threshold ({MAX_RATE})"
+        case "warnings":
+            return f"{number:.0f} concurrent drift warnings (threshold: 3)"
+        case "invariant":
+            invariant = settings.invariants[item if isinstance(item, int) else 0]
+            where = f"parameter {shown(invariant.field)} must be {invariant.rule}"
+            return f"invariant {shown(invariant.name)} violated: {where}"
+        case "session_cap":
+            most = settings.max_session_actions
+            return f"invariant 'max_session_actions' violated: maximum {most} actions per session"
+    return name

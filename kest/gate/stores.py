@@ -1,0 +1,147 @@
+"""Where rate limits and sessions are kept: in memory (in C), or in a store that several replicas share.
+
+A store elsewhere implements `RateLimitStore` or `SessionStore`; `evaluate_elsewhere` joins it to the core. A store that
+fails refuses the action: nothing is permitted on a guess.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+from kest._kestcore import ActionContext, GateCore, InMemoryRateLimitStore, InMemorySessionStore, Verdict
+
+if TYPE_CHECKING:
+    from kest.gate.context import GeoLocation
+
+__all__ = [
+    "InMemoryRateLimitStore", "InMemorySessionStore", "LimitKey", "RateLimitStore", "SessionState", "SessionStore",
+    "evaluate_elsewhere",
+]  # fmt: skip
+
+log = logging.getLogger("kest.gate")
+
+REVOKED = {"session": 1, "principal": 2, "role": 3}
+
+
+class LimitKey(NamedTuple):
+    """One counter. ``key`` is unambiguous: each of principal, action and policy is preceded by its length."""
+
+    key: bytes
+    most: int
+    window_ns: int
+
+
+class SessionState(NamedTuple):
+    """What a store knows of a session before an action; ip, geo and device are those it began with."""
+
+    known: bool = False
+    revoked: int = 0  # 0, or REVOKED[...] of what was invalidated
+    age: float = 0.0  # seconds
+    actions: int = 0  # permitted so far
+    ip: str | None = None
+    geo: GeoLocation | None = None
+    device: str | None = None  # hash of the fingerprint
+
+
+@runtime_checkable
+class RateLimitStore(Protocol):
+    """Sliding windows that several processes share. Any exception counts as "unavailable" and refuses the action."""
+
+    def room(self, limits: Sequence[LimitKey]) -> Sequence[bool]:
+        """For each limit whether one more event fits; records nothing."""
+        ...
+
+    def record(self, limits: Sequence[LimitKey], *, enforce: bool) -> bool:
+        """Records one event under each limit, atomically: with ``enforce`` in all of them if all have room, else in none
+        (False); without it in all."""
+        ...
+
+
+@runtime_checkable
+class SessionStore(Protocol):
+    """Sessions that several processes share. Any exception refuses the action."""
+
+    def look(self, context: ActionContext) -> SessionState | None:
+        """The context's session, and whether its session, principal or roles were invalidated."""
+        ...
+
+    def permitted(self, context: ActionContext, *, count: bool) -> None:
+        """An action was permitted: opens its session if need be, and counts it if ``count``."""
+        ...
+
+    def invalidate(self, id: str, kind: str = "session", /) -> None:
+        """From now on the session, principal or role is refused."""
+        ...
+
+    def is_invalidated(self, id: str, kind: str = "session", /) -> bool:
+        """Whether it was invalidated."""
+        ...
+
+
+def limit_key(context: ActionContext, limit: tuple[str, int, int, bool]) -> LimitKey:
+    """The counter of a limit (policy, most, window, whether refused calls count) for this context."""
+    policy, most, window_ns, _ = limit
+    names = (part.encode() for part in (context.principal_id, context.action_name, policy))
+    return LimitKey(b"".join(len(name).to_bytes(4, "big") + name for name in names), most, window_ns)
+
+
+def evaluate_elsewhere(
+    core: GateCore, context: ActionContext, rates: RateLimitStore | None, sessions: SessionStore | None, observing: bool
+) -> Verdict:
+    """Evaluate with one or both stores elsewhere (None: the one in memory)."""
+    try:
+        known: Any = ... if sessions is None else sessions.look(context)
+    except Exception:
+        return _unavailable(core, context, "session")
+    if rates is None:
+        verdict, _, _ = core.evaluate_with(context, known, ...)
+    else:
+        verdict = _with_rates(core, context, rates, known, observing)
+    shown = verdict.observed or verdict
+    if sessions is not None and shown.kind != "refuse":
+        try:
+            if shown.is_permit:
+                sessions.permitted(context, count=not observing)
+            elif context.session_id is not None and not observing:
+                sessions.invalidate(context.session_id)
+        except Exception:
+            log.exception("the session store failed")
+            if shown.is_permit and not observing:
+                return verdict._refused("gate", "SESSION_INVALID", "session store unavailable")
+    return verdict
+
+
+def _with_rates(core: GateCore, context: ActionContext, rates: RateLimitStore, known: Any, observing: bool) -> Verdict:
+    answers: dict[int, bool] = {}
+    limits = core.policies.limits
+    while True:
+        verdict, needed, consulted = core.evaluate_with(context, known, answers)
+        if not needed:
+            break
+        keys = [limit_key(context, limits[number]) for number in needed]
+        try:
+            room = rates.room(keys)
+            answers.update((number, one is True) for number, one in zip(needed, room, strict=True))
+        except Exception:
+            log.exception("the rate-limit store failed")
+            return verdict._refused("policy", "POLICY_DENIED", "rate-limit backend unavailable")
+    if observing or not consulted:
+        return verdict
+    counted = [number for number in consulted if verdict.is_permit or limits[number][3]]
+    try:
+        if counted and not rates.record([limit_key(context, limits[n]) for n in counted], enforce=verdict.is_permit):
+            return verdict._refused("policy", "RATE_LIMIT_EXCEEDED", "rate limit exceeded by calls at the same time")
+    except Exception:
+        log.exception("the rate-limit store failed")
+        if verdict.is_permit:
+            return verdict._refused("policy", "POLICY_DENIED", "rate-limit backend unavailable")
+    return verdict
+
+
+def _unavailable(core: GateCore, context: ActionContext, what: str) -> Verdict:
+    log.exception("the %s store failed", what)
+    revoked = SessionState(revoked=REVOKED["session"])
+    verdict, _, _ = core.evaluate_with(context, revoked, {})
+    return (verdict.observed or verdict)._refused("gate", "SESSION_INVALID", f"{what} store unavailable")
