@@ -268,9 +268,7 @@ class GatePolicySet:
         self,
         name: str,
         permit: bool,
-        nodes: tuple[
-            tuple[int, int, int, int, str, str, float, int, int, tuple[str, ...], tuple[float, ...]], ...
-        ],
+        nodes: tuple[tuple[int, int, int, int, str, str, float, int, int, tuple[str, ...], tuple[float, ...]], ...],
         /,
     ) -> None: ...
     def seal(self) -> Self: ...

@@ -253,7 +253,9 @@ def _rate_limit(value: object, path: str) -> dict[str, Any]:
 def _time_window(value: object, path: str) -> dict[str, Any]:
     found = _WINDOW.fullmatch(text(value, path))
     if not found:
-        raise _fail(f"{value!r:.60} is no window: write HH:MM-HH:MM, and perhaps a time zone (09:00-17:30 Asia/Tokyo)", path)
+        raise _fail(
+            f"{value!r:.60} is no window: write HH:MM-HH:MM, and perhaps a time zone (09:00-17:30 Asia/Tokyo)", path
+        )
     hours = (int(found[1]), int(found[3]))
     minutes = (int(found[2]), int(found[4]))
     if max(hours) > 23 or max(minutes) > 59:
@@ -263,7 +265,9 @@ def _time_window(value: object, path: str) -> dict[str, Any]:
         raise _fail(f"{value!r:.60} is one instant; for the whole day leave the condition out", path)
     zone = found[5] or "UTC"
     if not known_zone(zone):
-        raise _fail(f"unknown time zone {zone!r:.60}: use an IANA name such as Europe/Berlin, in its exact spelling", path)
+        raise _fail(
+            f"unknown time zone {zone!r:.60}: use an IANA name such as Europe/Berlin, in its exact spelling", path
+        )
     return {"start": start, "end": end, "zone": zone}
 
 

@@ -65,7 +65,9 @@ class GeoLocation:
         here, there = math.radians(self.latitude), math.radians(other.latitude)
         east = math.sin(math.radians(other.longitude - self.longitude) / 2)
         north = math.sin((there - here) / 2)
-        return 2 * EARTH_RADIUS_KM * math.asin(math.sqrt(min(1.0, north**2 + math.cos(here) * math.cos(there) * east**2)))
+        return (
+            2 * EARTH_RADIUS_KM * math.asin(math.sqrt(min(1.0, north**2 + math.cos(here) * math.cos(there) * east**2)))
+        )
 
     @property
     def label(self) -> str:

@@ -178,7 +178,9 @@ def _why(condition: Condition, context: ActionContext, wall_ns: int) -> str:
             return f"trust is {'not known' if context.trust is None else context.trust}; at least {given['trust']}"
         case "taint_present" | "taint_absent":
             taints = context.taints
-            known = "taints are not known" if taints is None else f"taints: {', '.join(map(shown, taints[:10])) or 'none'}"
+            known = (
+                "taints are not known" if taints is None else f"taints: {', '.join(map(shown, taints[:10])) or 'none'}"
+            )
             return f"{known}; asked about {shown(given['text'])}"
         case "geo_country":
             place = context.current_geo

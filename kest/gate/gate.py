@@ -89,7 +89,9 @@ class Gate:
         self._sessions = None if isinstance(session_store, InMemorySessionStore) else session_store
         _with_methods(self._rates, "rate_store", ("room", "record"))
         _with_methods(self._sessions, "session_store", ("look", "permitted", "invalidate", "is_invalidated"))
-        self._local_sessions = session_store if isinstance(session_store, InMemorySessionStore) else InMemorySessionStore()
+        self._local_sessions = (
+            session_store if isinstance(session_store, InMemorySessionStore) else InMemorySessionStore()
+        )
         local_rates = rate_store if isinstance(rate_store, InMemoryRateLimitStore) else InMemoryRateLimitStore()
         self._core = GateCore(
             compile_policies(self._policies),
@@ -201,7 +203,9 @@ class Gate:
 
     # --- invalidation ---
 
-    def invalidate(self, id: str, kind: str = "session", *, reason: str = "invalidated", evaluator: str = "manual") -> None:
+    def invalidate(
+        self, id: str, kind: str = "session", *, reason: str = "invalidated", evaluator: str = "manual"
+    ) -> None:
         """End a session, or refuse a principal or role from now on; here, and wherever the broadcaster reaches."""
         scope = checked_scope(kind, id, reason, evaluator)
         store = self._local_sessions if self._sessions is None else self._sessions
