@@ -64,7 +64,7 @@ def extension() -> Extension:
         "-Wvla",
         "-Wstrict-prototypes",
     ]
-    link_args = ["-pthread"]
+    link_args = ["-pthread", "-lm"]
     macros: list[tuple[str, str | None]] = []
     if sys.platform.startswith("linux"):
         macros.append(("_FORTIFY_SOURCE", "2"))

@@ -202,6 +202,8 @@ static void commit_limits(GateObject *self, local *l, const kest_gate_case *c, k
 
 /* ---- evaluation ---- */
 
+enum { SWEEP = 4 }; /* expired keys that each evaluation forgets */
+
 static ContextObject *check_context(kest_state *state, PyObject *given)
 {
     if (Py_TYPE(given) == state->context_type)
@@ -243,6 +245,7 @@ static PyObject *gate_evaluate(GateObject *self, PyObject *given)
         refuse(&outcome, KEST_WHY_RATE_BACKEND);
     commit_limits(self, &l, &c, &outcome);
     commit_session(self, &c, &outcome);
+    (void)kest_gate_rates_sweep(self->rates->rates, c.now.steady_ns, SWEEP);
     return verdict_of(self, ctx, &c, &outcome);
 }
 

@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from kest import __version__
-from kest.cli import identity, inspect, keygen, policy, verify
+from kest.cli import gate, identity, inspect, keygen, policy, verify
 from kest.cli.source import UsageError
 from kest.cli.terminal import Paint, clean
 from kest.errors import KestError
 
 __all__ = ["main"]
 
-COMMANDS = (verify, inspect, keygen, identity, policy)
+COMMANDS = (verify, inspect, keygen, identity, policy, gate)
 
 
 class _Parser(argparse.ArgumentParser):

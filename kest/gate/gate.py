@@ -92,10 +92,10 @@ class Gate:
         self._local_sessions = (
             session_store if isinstance(session_store, InMemorySessionStore) else InMemorySessionStore()
         )
-        local_rates = rate_store if isinstance(rate_store, InMemoryRateLimitStore) else InMemoryRateLimitStore()
+        self._local_rates = rate_store if isinstance(rate_store, InMemoryRateLimitStore) else InMemoryRateLimitStore()
         self._core = GateCore(
             compile_policies(self._policies),
-            local_rates,
+            self._local_rates,
             self._local_sessions,
             tuple(_flat(one) for one in self._settings.invariants),
             self._drift,
@@ -225,6 +225,15 @@ class Gate:
     def _heard(self, scope: InvalidationScope) -> None:
         if self._sessions is None:
             self._local_sessions.invalidate(scope.target_id, scope.target_kind)
+
+    def sweep(self) -> int:
+        """Forget counters and sessions of the stores in memory that have expired; returns how many. Evaluations forget a
+        few each, so that only a gate that is no longer asked needs this. Other threads run in between."""
+        forgotten = 0
+        for store in (self._local_rates, self._local_sessions):
+            while gone := store.sweep():
+                forgotten += gone
+        return forgotten
 
     # --- policies ---
 

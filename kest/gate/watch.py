@@ -29,7 +29,7 @@ class PolicyWatch:
 
     def __init__(self, gate: Gate, path: Path, on_error: Callable[[Exception], object] | None) -> None:
         try:
-            from watchfiles import watch
+            from watchfiles import watch  # pyright: ignore[reportMissingImports]
         except ImportError:
             raise MissingExtraError("Gate.watch needs the package watchfiles: pip install 'kest[watch]'") from None
         self._watch = watch

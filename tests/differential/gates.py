@@ -120,7 +120,7 @@ contexts = st.fixed_dictionaries(
         "origin_geo": st.sampled_from(PLACES),
         "device": st.sampled_from([{"hash": "d1"}, {"hash": "d2", "description": "x"}]),
         "origin_device": st.sampled_from([{"hash": "d1", "description": "y"}, {"hash": "d2"}]),
-        "action_count": st.sampled_from([0, 1, 40, 99, 101, 500]),
+        "action_count": st.sampled_from([0, 1, 30, 31, 40, 99, 100, 101, 500]),
         "trust": st.integers(0, 100),
         "taints": st.lists(st.sampled_from(["t", "u", "v"]), max_size=2, unique=True),
     },
@@ -134,4 +134,53 @@ instants = st.one_of(
         st.sampled_from([1711846800, 1729990800, 1712415600, 1699164000, 1710036000, 1712977200]),
         st.integers(-2 * 3600 * NS, 2 * 3600 * NS),
     ),
+)
+
+
+# --- few policies and one principal, so that limits, sessions and drift are what decides ---
+
+_short = st.sampled_from(["1s", "2s", "1m", "2h"])
+_limit = st.fixed_dictionaries(
+    {"rate_limit": st.fixed_dictionaries({"max": st.integers(0, 3), "window": _short}, optional={"count_refused": st.booleans()})}
+)
+_focused = st.one_of(
+    st.builds(lambda limit: ("permit", [limit]), _limit),
+    st.builds(lambda limit: ("permit", [limit, {"action": "pay"}]), _limit),
+    st.builds(lambda limit, other: ("permit", [limit, other]), _limit, _limit),
+    st.builds(lambda limit: ("refuse", [{"not": limit}]), _limit),
+    st.builds(lambda limit: ("permit", [{"any": [limit, {"action": "read"}]}]), _limit),
+    st.builds(lambda limit: ("permit", [{"not": {"all": [limit, {"param_max": {"field": "amount", "max": 2}}]}}]), _limit),
+    st.builds(lambda age: ("permit", [{"session_age_max": age}]), st.sampled_from(["1s", "60", "1m", "2h"])),
+    st.builds(lambda most: ("permit", [{"param_max": {"field": "amount", "max": most}}]), st.sampled_from([3, 2**53, 10.5])),
+    st.just(("refuse", [{"param_min": {"field": "amount", "min": 9}}])),
+    st.just(("refuse", [{"not": {"param_in": {"field": "to", "values": ["a", 1]}}}])),
+    st.just(("permit", [])),
+)
+focused_documents = st.lists(_focused, min_size=1, max_size=3).map(
+    lambda drawn: [{"name": f"p{i}", "effect": e, "conditions": c} for i, (e, c) in enumerate(drawn)]
+)
+focused_contexts = st.fixed_dictionaries(
+    {"principal_id": st.just("alice"), "principal_kind": st.just("user"), "action_name": st.sampled_from(["pay", "pay", "read"])},
+    optional={
+        "session_id": st.sampled_from(["s1", "s1", "s2"]),
+        "params": st.dictionaries(st.sampled_from(["amount", "to"]), values, max_size=2),
+        "ip": st.sampled_from(IPS[:3]),
+        "origin_ip": st.sampled_from(IPS[:3]),
+        "current_geo": st.sampled_from(PLACES),
+        "origin_geo": st.sampled_from(PLACES),
+        "device": st.sampled_from([{"hash": "d1"}, {"hash": "d1", "description": "x"}, {"hash": "d2"}]),
+        "action_count": st.sampled_from([0, 0, 1, 2, 3, 30, 31, 100, 101]),
+    },
+)
+drifting = st.fixed_dictionaries(
+    {
+        "principal_id": st.just("alice"),
+        "principal_kind": st.just("user"),
+        "action_name": st.just("pay"),
+        "ip": st.sampled_from(["10.0.0.1", "::ffff:10.0.0.1"]),
+        "origin_ip": st.sampled_from(["10.0.0.1", "10.0.0.2"]),
+        "current_geo": st.sampled_from(PLACES[1:3]),
+        "origin_geo": st.sampled_from(PLACES[1:]),
+        "action_count": st.sampled_from([30, 31, 180 * 30, 180 * 31, 180 * 101]),
+    }
 )

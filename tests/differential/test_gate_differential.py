@@ -12,7 +12,9 @@ from reference.gate import NS, ReferenceGate, in_window, matches, matches_path, 
 from kest._kestcore import gate_path
 from kest.gate import Gate, Verdict, context_from_record
 
-from .gates import PATHS, conditions, contexts, documents, instants, leaves, patterns, starts, windows
+from .gates import (
+    PATHS, conditions, contexts, documents, drifting, focused_contexts, focused_documents, instants, leaves, patterns, starts, windows,
+)  # fmt: skip
 
 many = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
@@ -45,11 +47,7 @@ steps = st.lists(
 )
 
 
-@many
-@given(documents(), options, steps, instants)
-def test_a_history_of_actions_is_decided_alike(
-    policies: list[dict[str, Any]], opts: dict[str, Any], history: list[Any], wall: int
-) -> None:
+def play(policies: list[dict[str, Any]], opts: dict[str, Any], history: list[Any], wall: int) -> None:
     gate, reference = build(policies, opts)
     steady = 10**15
     for record, started, pause in history:
@@ -64,6 +62,34 @@ def test_a_history_of_actions_is_decided_alike(
         if expected.policy is not None and verdict.evaluator in (None, "policy"):
             assert verdict.policy == expected.policy
         assert verdict.reason is None or verdict.reason
+
+
+@many
+@given(documents(), options, steps, instants)
+def test_a_history_of_actions_is_decided_alike(
+    policies: list[dict[str, Any]], opts: dict[str, Any], history: list[Any], wall: int
+) -> None:
+    play(policies, opts, history, wall)
+
+
+pauses = st.sampled_from([0, 1, NS - 1, NS, NS + 1, 2 * NS, 60 * NS, 7200 * NS])
+
+
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(focused_documents, options, st.lists(st.tuples(focused_contexts, st.none(), pauses), min_size=2, max_size=8))
+def test_limits_and_sessions_are_decided_alike(policies: list[dict[str, Any]], opts: dict[str, Any], history: list[Any]) -> None:
+    play(policies, opts, history, 1_700_000_000 * NS)
+
+
+ages = st.sampled_from([-61, -60, 0, 59, 119, 10_800, 10_801, 14_400, 14_401])
+
+
+@settings(max_examples=400, deadline=None)
+@given(drifting, ages, st.sampled_from([None, 500.0, 20_000.0]))
+def test_drift_is_decided_alike(record: dict[str, Any], age: int, max_km: float | None) -> None:
+    policies = [{"name": "p", "effect": "permit", "conditions": []}]
+    opts = {"invariants": [], "drift": True, "max_km": max_km, "max_actions": None}
+    play(policies, opts, [(record, age, 0)], 1_700_000_000 * NS)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
