@@ -283,6 +283,7 @@ static bool read_uuid(kest_str text, uint8_t out[KEST_UUID_LEN])
 
 static int take_session(kest_state *state, ContextObject *self, PyObject *given)
 {
+    size_t visible = 0;
     kest_str text;
 
     if (kest_gate_text(state, given, "session_id", &text) < 0)
@@ -292,10 +293,9 @@ static int take_session(kest_state *state, ContextObject *self, PyObject *given)
         self->ctx.session = (kest_str){self->uuid, KEST_UUID_LEN};
         return 0;
     }
-    for (size_t i = 0; i < text.len; i++)
-        if (text.data[i] <= ' ' || text.data[i] > '~')
-            text.len = SIZE_MAX;
-    if (text.len == 0 || text.len > 128) {
+    while (visible < text.len && text.data[visible] > ' ' && text.data[visible] <= '~')
+        visible++;
+    if (text.len == 0 || text.len > 128 || visible < text.len) {
         kest_gate_input_error(state, "session_id is a UUID or 1 to 128 visible ASCII characters without spaces");
         return -1;
     }
