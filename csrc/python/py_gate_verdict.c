@@ -224,6 +224,19 @@ static PyObject *verdict_sign(VerdictObject *self, PyObject *permit)
     Py_RETURN_NONE;
 }
 
+/* Observing: the refusal is what would have been, and the action is permitted. Takes over the refusal. */
+static PyObject *behind_permit(const VerdictObject *self, VerdictObject *refused)
+{
+    VerdictObject *shown = (VerdictObject *)kest_verdict_new(kest_state_of((PyObject *)refused), self->ctx, self->set, self->settings,
+                                                             &self->outcome, self->issued, self->expires - self->issued, false);
+
+    if (shown)
+        shown->observed = (PyObject *)refused;
+    else
+        Py_DECREF(refused);
+    return (PyObject *)shown;
+}
+
 static PyObject *verdict_refused(VerdictObject *self, PyObject *args)
 {
     PyObject *evaluator, *code, *reason;
@@ -241,7 +254,7 @@ static PyObject *verdict_refused(VerdictObject *self, PyObject *args)
     refused->evaluator = Py_NewRef(evaluator);
     refused->code = Py_NewRef(code);
     refused->reason = Py_NewRef(reason);
-    return (PyObject *)refused;
+    return self->observed ? behind_permit(self, refused) : (PyObject *)refused;
 }
 
 static PyMethodDef verdict_methods[] = {

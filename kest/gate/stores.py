@@ -144,4 +144,4 @@ def _unavailable(core: GateCore, context: ActionContext, what: str) -> Verdict:
     log.exception("the %s store failed", what)
     revoked = SessionState(revoked=REVOKED["session"])
     verdict, _, _ = core.evaluate_with(context, revoked, {})
-    return (verdict.observed or verdict)._refused("gate", "SESSION_INVALID", f"{what} store unavailable")
+    return verdict._refused("gate", "SESSION_INVALID", f"{what} store unavailable")

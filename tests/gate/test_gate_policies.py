@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -218,7 +216,6 @@ def test_priority_orders_and_ties_stay_as_written() -> None:
 def test_importing_the_gate_loads_no_optional_library(run_python: Any) -> None:
     run_python(
         "import sys, kest.gate\n"
-        "heavy = {'watchfiles', 'redis', 'cryptography', 'httpx', 'opentelemetry', 'asyncio.base_events', 'fastapi'} & set(sys.modules)\n"
-        "assert not heavy - {'asyncio.base_events'}, heavy\n"
+        "heavy = {'watchfiles', 'redis', 'cryptography', 'httpx', 'opentelemetry', 'zoneinfo', 'fastapi'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
     )
-    assert subprocess.run([sys.executable, "-c", "import kest.gate.gate"], check=False, timeout=60).returncode == 0
