@@ -8,7 +8,8 @@ enum {
     FEW = 8,         /* policies that need no index */
     NAMES = 4,       /* dimensions of names: role, id, action, resource */
     BOUNDS = 4,      /* dimensions of numeric bounds at most */
-    BOUNDS_WORTH = 16, /* policies that make one worth having */
+    VALUES = 4,      /* dimensions of parameters with listed values at most */
+    WORTH = 16,      /* policies that make one of the latter two worth having */
     STEP_MIN = 32, STEPS = 256,
     FIRST_CHUNK = 16384
 };
@@ -44,13 +45,23 @@ typedef struct bounds {
     uint64_t *unknown;
 } bounds;
 
+/* Conditions that list the values of a parameter. */
+typedef struct values {
+    uint32_t field;
+    uint64_t *any_text, *any_number; /* what a text, or a number, that nobody lists leaves */
+    uint64_t *unknown;
+    posting *texts, *numbers;        /* numbers under the bytes of their double */
+    size_t text_mask, number_mask;
+} values;
+
 struct kest_gate_index {
     kest_arena *arena;
     size_t nwords;
     uint64_t *kinds[KEST_GATE_KINDS];
     names names[NAMES];
     bounds bounds[BOUNDS];
-    size_t nbounds;
+    values values[VALUES];
+    size_t nbounds, nvalues;
 };
 
 static void set_bit(uint64_t *words, uint32_t i)
@@ -112,6 +123,7 @@ static size_t spread(uint64_t hash)
 
 typedef struct rule {
     const kest_gate_node *node;
+    kest_str name;
     uint32_t policy;
 } rule;
 
@@ -124,7 +136,7 @@ static bool is_prefix(const kest_gate_node *node)
 static int compare_names(const void *a, const void *b)
 {
     const rule *x = a, *y = b;
-    const int order = kest_str_compare(x->node->text, y->node->text);
+    const int order = kest_str_compare(x->name, y->name);
 
     if (is_prefix(x->node) != is_prefix(y->node))
         return is_prefix(x->node) ? 1 : -1;
@@ -143,7 +155,7 @@ static size_t collect(const kest_gate_set *set, uint8_t op, uint32_t field, rule
             const kest_gate_node *node = &set->nodes[at];
 
             if (node->op == op && (field == UINT32_MAX ? node->mode != KEST_PATTERN_ALL : node->ref == field)) {
-                out[count++] = (rule){node, i};
+                out[count++] = (rule){node, node->text, i};
                 break;
             }
         }
@@ -162,7 +174,7 @@ static posting *find_posting(posting *slots, size_t mask, uint64_t hash, kest_st
 
 static bool add_posting(kest_gate_index *index, posting *slots, size_t mask, const rule *rules, size_t count)
 {
-    const kest_str name = rules[0].node->text;
+    const kest_str name = rules[0].name;
     const uint64_t hash = hash_more(HASH_START, name.data, name.len);
     posting *slot = find_posting(slots, mask, hash, name);
     uint64_t *bits = NULL;
@@ -190,7 +202,7 @@ static bool add_postings(kest_gate_index *index, const rule *rules, size_t count
     if (!(*out = take(index, slots, sizeof **out)))
         return false;
     for (size_t i = 0; i < count; i += group) {
-        for (group = 1; i + group < count && kest_str_compare(rules[i].node->text, rules[i + group].node->text) == 0;)
+        for (group = 1; i + group < count && kest_str_compare(rules[i].name, rules[i + group].name) == 0;)
             group++;
         if (!add_posting(index, *out, *mask, rules + i, group))
             return false;
@@ -281,7 +293,7 @@ static bool build_bounds(kest_gate_index *index, const kest_gate_set *set, uint8
     uint64_t *words;
     size_t steps;
 
-    if (count < BOUNDS_WORTH || index->nbounds == BOUNDS)
+    if (count < WORTH || index->nbounds == BOUNDS)
         return true;
     qsort(rules, count, sizeof *rules, compare_bounds);
     b->op = op;
@@ -312,6 +324,58 @@ static bool build_bounds(kest_gate_index *index, const kest_gate_set *set, uint8
     return true;
 }
 
+/* ---- building: listed values ---- */
+
+/* One rule for each listed text, or number. */
+static bool build_listed(kest_gate_index *index, const rule *rules, size_t count, bool texts, posting **out, size_t *mask)
+{
+    size_t total = 0, n = 0;
+    rule *listed;
+    bool ok;
+
+    for (size_t i = 0; i < count; i++)
+        total += texts ? rules[i].node->ntexts : rules[i].node->nnumbers;
+    if (!(listed = kest_calloc(total ? total : 1, sizeof *listed)))
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        const kest_gate_node *node = rules[i].node;
+
+        for (uint32_t k = 0; k < (texts ? node->ntexts : node->nnumbers); k++)
+            listed[n++] = (rule){node, texts ? node->texts[k] : (kest_str){(const uint8_t *)&node->numbers[k], sizeof(double)},
+                                 rules[i].policy};
+    }
+    qsort(listed, n, sizeof *listed, compare_names);
+    ok = add_postings(index, listed, n, out, mask);
+    kest_free(listed);
+    return ok;
+}
+
+static bool build_values(kest_gate_index *index, const kest_gate_set *set, uint32_t field, rule *rules)
+{
+    const size_t count = collect(set, KEST_OP_IN, field, rules);
+    values *v = &index->values[index->nvalues];
+
+    if (count < WORTH || index->nvalues == VALUES)
+        return true;
+    v->field = field;
+    if (!(v->any_text = take_full(index, set)) || !(v->any_number = take_full(index, set)) || !(v->unknown = take_full(index, set)))
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        const bool permit = set->policies[rules[i].policy].permit;
+
+        /* A refusal that lists no texts does not know what to make of one, and fires. */
+        if (permit || rules[i].node->ntexts)
+            clear_bit(v->any_text, rules[i].policy);
+        if (permit || rules[i].node->nnumbers)
+            clear_bit(v->any_number, rules[i].policy);
+        if (permit)
+            clear_bit(v->unknown, rules[i].policy);
+    }
+    index->nvalues++;
+    return build_listed(index, rules, count, true, &v->texts, &v->text_mask) &&
+           build_listed(index, rules, count, false, &v->numbers, &v->number_mask);
+}
+
 kest_status kest_gate_index_new(const kest_gate_set *set, kest_gate_index **out)
 {
     static const uint8_t ops[NAMES] = {KEST_OP_ROLE, KEST_OP_ID, KEST_OP_ACTION, KEST_OP_RESOURCE};
@@ -332,7 +396,8 @@ kest_status kest_gate_index_new(const kest_gate_set *set, kest_gate_index **out)
     for (size_t i = 0; ok && i < NAMES; i++)
         ok = build_names(index, set, &index->names[i], ops[i], rules);
     for (uint32_t field = 0; ok && field < set->nfields && field < 64; field++)
-        ok = build_bounds(index, set, KEST_OP_MAX, field, rules) && build_bounds(index, set, KEST_OP_MIN, field, rules);
+        ok = build_bounds(index, set, KEST_OP_MAX, field, rules) && build_bounds(index, set, KEST_OP_MIN, field, rules) &&
+             build_values(index, set, field, rules);
     kest_free(rules);
     if (!ok) {
         kest_gate_index_free(index);
@@ -449,6 +514,30 @@ static void narrow_by_bound(narrowing *n, const bounds *b, const kest_gate_value
     finish(n);
 }
 
+static void keep_value(narrowing *n, const posting *slots, size_t mask, kest_str name)
+{
+    keep_posting(n, find_posting((posting *)slots, mask, hash_more(HASH_START, name.data, name.len), name));
+}
+
+static void narrow_by_value(narrowing *n, const values *v, const kest_gate_value *value)
+{
+    if (value && (value->kind == KEST_VALUE_LIST || value->kind == KEST_VALUE_BOOL))
+        return; /* asked one by one */
+    if (value && value->kind == KEST_VALUE_TEXT) {
+        start(n, v->any_text);
+        keep_value(n, v->texts, v->text_mask, value->text);
+    } else if (value && value->kind == KEST_VALUE_NUMBER) {
+        const double number = value->lo + 0.0; /* of two zeros the positive one, as policies have it */
+
+        start(n, v->any_number);
+        if (value->lo == value->hi)
+            keep_value(n, v->numbers, v->number_mask, (kest_str){(const uint8_t *)&number, sizeof number});
+    } else {
+        start(n, v->unknown);
+    }
+    finish(n);
+}
+
 void kest_gate_index_begin(const kest_gate_set *set, const kest_gate_context *ctx, uint64_t *scratch, kest_gate_candidates *out)
 {
     const kest_gate_index *index = set->index;
@@ -464,6 +553,8 @@ void kest_gate_index_begin(const kest_gate_set *set, const kest_gate_context *ct
             narrow_by_name(&n, &index->names[i], ctx);
     for (size_t i = 0; i < index->nbounds; i++)
         narrow_by_bound(&n, &index->bounds[i], kest_gate_find_param(ctx, set->fields[index->bounds[i].field]));
+    for (size_t i = 0; i < index->nvalues; i++)
+        narrow_by_value(&n, &index->values[i], kest_gate_find_param(ctx, set->fields[index->values[i].field]));
     out->words = n.now;
     out->nwords = n.nwords;
     out->left = n.now[0];

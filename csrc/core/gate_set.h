@@ -28,7 +28,7 @@ typedef struct kest_gate_node {
     double number;            /* MAX, MIN */
     int64_t integer, until;   /* AGE: seconds; TRUST: the least; TIME: seconds of the day from, until; RATE: most, window in ns */
     const kest_str *texts;    /* IN, COUNTRY: ascending */
-    const double *numbers;    /* IN: ascending */
+    const double *numbers;    /* IN: ascending, no negative zero */
 } kest_gate_node;
 
 typedef struct kest_gate_policy {

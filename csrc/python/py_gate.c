@@ -137,39 +137,41 @@ static bool same_counter(const kest_gate_set *set, uint32_t a, uint32_t b)
            memcmp(set->policies[x->policy].key, set->policies[y->policy].key, KEST_GATE_KEY_LEN) == 0;
 }
 
-static bool seen_before(const kest_gate_case *c, size_t i)
+/* A permitted call counts against each limit that was consulted; a refused one where the policy says so; once for each counter. */
+static bool counts(const kest_gate_case *c, size_t i, bool permitted)
 {
+    const uint32_t *limits = c->scratch->limits;
+
+    if (!permitted && !c->set->limits[limits[i]].count_refused)
+        return false;
     for (size_t j = 0; j < i; j++)
-        if (same_counter(c->set, c->scratch->limits[j], c->scratch->limits[i]))
-            return true;
-    return false;
+        if ((permitted || c->set->limits[limits[j]].count_refused) && same_counter(c->set, limits[j], limits[i]))
+            return false;
+    return true;
 }
 
-/* A permitted call counts against each limit that was consulted; a refused one where the policy says so. All or none. */
+/* All or none. */
 static bool record_limits(local *l, const kest_gate_case *c, bool permitted)
 {
     uint8_t key[KEST_GATE_KEY_LEN];
     size_t i;
 
     for (i = 0; i < c->scratch->nlimits; i++) {
-        const kest_gate_limit *lim = &c->set->limits[c->scratch->limits[i]];
+        const uint32_t limit = c->scratch->limits[i];
 
-        if ((!permitted && !lim->count_refused) || seen_before(c, i))
+        if (!counts(c, i, permitted))
             continue;
-        limit_key(l, c, c->scratch->limits[i], key);
-        if (kest_gate_rates_record(l->rates, key, lim->window_ns, c->now.steady_ns) != KEST_OK)
+        limit_key(l, c, limit, key);
+        if (kest_gate_rates_record(l->rates, key, c->set->limits[limit].window_ns, c->now.steady_ns) != KEST_OK)
             break;
     }
     if (i == c->scratch->nlimits)
         return true;
-    while (i-- > 0) {
-        const kest_gate_limit *lim = &c->set->limits[c->scratch->limits[i]];
-
-        if ((!permitted && !lim->count_refused) || seen_before(c, i))
-            continue;
-        limit_key(l, c, c->scratch->limits[i], key);
-        kest_gate_rates_undo(l->rates, key, lim->window_ns);
-    }
+    while (i-- > 0)
+        if (counts(c, i, permitted)) {
+            limit_key(l, c, c->scratch->limits[i], key);
+            kest_gate_rates_undo(l->rates, key, c->set->limits[c->scratch->limits[i]].window_ns);
+        }
     return false;
 }
 

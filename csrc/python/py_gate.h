@@ -8,7 +8,14 @@
 #include "../core/gate_session.h"
 #include "state.h"
 
-enum { KEST_GATE_ARGS = 17, KEST_GATE_ROOM = 4, KEST_GATE_MAX_PARAMS = 256, KEST_GATE_MAX_ITEMS = 1024 };
+enum {
+    KEST_GATE_ARGS = 17,
+    KEST_GATE_ROOM = 4,
+    KEST_GATE_MAX_PARAMS = 256,
+    KEST_GATE_MAX_NAMES = 256,  /* roles, or taints */
+    KEST_GATE_MAX_ITEMS = 1024, /* of one list, and of all lists together */
+    KEST_GATE_ALLOWANCE = 65536 /* characters of all texts together; an item of a list counts as 64 */
+};
 
 /* Where the arguments of ActionContext stand. */
 enum {
@@ -34,6 +41,7 @@ typedef struct ContextObject {
     kest_held_param held_room[KEST_GATE_ROOM];
     kest_str *names; /* roles, then taints: &names_room or heap */
     kest_str names_room[KEST_GATE_ROOM];
+    size_t allowance; /* what is left of it: making and evaluating a context stays quick whatever is in it */
     uint8_t *path; /* the normalised resource where it differs */
     uint8_t uuid[KEST_UUID_LEN];
 } ContextObject;
@@ -41,6 +49,7 @@ typedef struct ContextObject {
 typedef struct SetObject {
     PyObject_HEAD
     kest_gate_set *set;
+    bool busy; /* somebody is adding: others may run in between */
     PyObject *names; /* list, then tuple, of the policies' names */
 } SetObject;
 
@@ -76,8 +85,11 @@ int kest_gate_kind(kest_state *state, PyObject *text);
 extern const char *const kest_gate_kinds[KEST_GATE_KINDS];
 /* A str as UTF-8; -1 and GateInputError for lone surrogates and more than 64 KiB. */
 int kest_gate_text(kest_state *state, PyObject *text, const char *what, kest_str *out);
+/* The same, out of a context's allowance. */
+int kest_gate_spend(kest_state *state, PyObject *text, const char *what, kest_str *out, size_t *allowance);
 /* Fills in a parameter's value; -1 with an exception set. */
-int kest_gate_read_param(kest_state *state, PyObject *name, PyObject *value, kest_gate_param *param, kest_held_param *held);
+int kest_gate_read_param(kest_state *state, PyObject *name, PyObject *value, kest_gate_param *param, kest_held_param *held,
+                         size_t *allowance);
 void kest_gate_drop_param(kest_held_param *held);
 /* A GeoLocation's facts; -1 with an exception set. */
 int kest_gate_read_geo(kest_state *state, PyObject *given, const char *what, kest_gate_geo *out);

@@ -50,17 +50,17 @@ static PyObject *name_tuple(PyObject *given, const char *what)
         return NULL;
     }
     items = PySequence_Tuple(given);
-    if (items && PyTuple_GET_SIZE(items) > KEST_GATE_MAX_ITEMS) {
-        PyErr_Format(PyExc_ValueError, "%s has %zd items; a gate accepts %d", what, PyTuple_GET_SIZE(items), KEST_GATE_MAX_ITEMS);
+    if (items && PyTuple_GET_SIZE(items) > KEST_GATE_MAX_NAMES) {
+        PyErr_Format(PyExc_ValueError, "%s has %zd items; a gate accepts %d", what, PyTuple_GET_SIZE(items), KEST_GATE_MAX_NAMES);
         Py_CLEAR(items);
     }
     return items;
 }
 
-static int read_names(kest_state *state, PyObject *tuple, const char *what, kest_str *out)
+static int read_names(kest_state *state, PyObject *tuple, const char *what, kest_str *out, size_t *allowance)
 {
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(tuple); i++)
-        if (kest_gate_text(state, PyTuple_GET_ITEM(tuple, i), what, &out[i]) < 0)
+        if (kest_gate_spend(state, PyTuple_GET_ITEM(tuple, i), what, &out[i], allowance) < 0)
             return -1;
     return 0;
 }
@@ -80,8 +80,8 @@ static int take_names(kest_state *state, ContextObject *self, PyObject *roles, P
         PyErr_NoMemory();
         return -1;
     }
-    if ((roles && read_names(state, self->given[ARG_ROLES], "a role", self->names) < 0) ||
-        (taints && read_names(state, self->given[ARG_TAINTS], "a taint", self->names + nroles) < 0))
+    if ((roles && read_names(state, self->given[ARG_ROLES], "a role", self->names, &self->allowance) < 0) ||
+        (taints && read_names(state, self->given[ARG_TAINTS], "a taint", self->names + nroles, &self->allowance) < 0))
         return -1;
     self->ctx.roles = self->names;
     self->ctx.nroles = nroles;
@@ -127,7 +127,7 @@ static int set_param(kest_state *state, ContextObject *self, PyObject *name, PyO
     kest_gate_param param;
     size_t at = 0;
 
-    if (kest_gate_read_param(state, name, value, &param, &held) < 0) {
+    if (kest_gate_read_param(state, name, value, &param, &held, &self->allowance) < 0) {
         kest_gate_drop_param(&held);
         return -1;
     }
@@ -308,7 +308,7 @@ static int take_resource(kest_state *state, ContextObject *self, PyObject *given
     kest_str text;
     size_t len;
 
-    if (kest_gate_text(state, given, "resource", &text) < 0)
+    if (kest_gate_spend(state, given, "resource", &text, &self->allowance) < 0)
         return -1;
     if (kest_gate_path_is_normal(text)) {
         self->ctx.resource = text;
@@ -395,8 +395,8 @@ static int take_texts(kest_state *state, ContextObject *self)
     self->ctx.kind = (uint8_t)kind;
     self->ctx.has_device = g[ARG_DEVICE] != NULL;
     self->ctx.has_origin_device = g[ARG_ORIGIN_DEVICE] != NULL;
-    if (kest_gate_text(state, g[ARG_PRINCIPAL], "principal_id", &self->ctx.principal) < 0 ||
-        kest_gate_text(state, g[ARG_ACTION], "action_name", &self->ctx.action) < 0 ||
+    if (kest_gate_spend(state, g[ARG_PRINCIPAL], "principal_id", &self->ctx.principal, &self->allowance) < 0 ||
+        kest_gate_spend(state, g[ARG_ACTION], "action_name", &self->ctx.action, &self->allowance) < 0 ||
         (g[ARG_RESOURCE] && take_resource(state, self, g[ARG_RESOURCE]) < 0) ||
         (g[ARG_IP] && take_ip(state, g[ARG_IP], "ip", &self->ctx.ip) < 0) ||
         (g[ARG_ORIGIN_IP] && take_ip(state, g[ARG_ORIGIN_IP], "origin_ip", &self->ctx.origin_ip) < 0) ||
@@ -419,6 +419,7 @@ static PyObject *make_context(PyTypeObject *type, PyObject *const *a)
             return PyErr_Format(PyExc_TypeError, "ActionContext() needs %s", arg_names[i]);
     if (!(self = (ContextObject *)type->tp_alloc(type, 0)))
         return NULL;
+    self->allowance = KEST_GATE_ALLOWANCE;
     self->params = self->param_room;
     self->ctx.params = self->params;
     self->held = self->held_room;

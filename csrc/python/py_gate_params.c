@@ -14,6 +14,10 @@ int kest_gate_text(kest_state *state, PyObject *text, const char *what, kest_str
         PyErr_Format(PyExc_TypeError, "%s is a str, not %s", what, Py_TYPE(text)->tp_name);
         return -1;
     }
+    if (PyUnicode_GET_LENGTH(text) > KEST_GATE_MAX_TEXT) { /* before anything is encoded */
+        kest_gate_input_error(state, "%s is longer than the 64 KiB that a gate accepts", what);
+        return -1;
+    }
     if (!(data = PyUnicode_AsUTF8AndSize(text, &len))) {
         if (PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) {
             PyErr_Clear();
@@ -27,6 +31,18 @@ int kest_gate_text(kest_state *state, PyObject *text, const char *what, kest_str
     }
     *out = (kest_str){(const uint8_t *)data, (size_t)len};
     return 0;
+}
+
+int kest_gate_spend(kest_state *state, PyObject *text, const char *what, kest_str *out, size_t *allowance)
+{
+    const size_t size = PyUnicode_Check(text) ? (size_t)PyUnicode_GET_LENGTH(text) : 0;
+
+    if (size > *allowance) {
+        kest_gate_input_error(state, "%s: the texts of a context have at most %d characters together", what, KEST_GATE_ALLOWANCE);
+        return -1;
+    }
+    *allowance -= size;
+    return kest_gate_text(state, text, what, out);
 }
 
 static int read_double(kest_state *state, double number, PyObject *name, kest_gate_value *out)
@@ -94,7 +110,7 @@ static int read_foreign(kest_state *state, PyObject *value, PyObject *name, kest
 }
 
 /* Anything but a list. */
-static int read_scalar(kest_state *state, PyObject *value, PyObject *name, kest_gate_value *out)
+static int read_scalar(kest_state *state, PyObject *value, PyObject *name, kest_gate_value *out, size_t *allowance)
 {
     const PyNumberMethods *as_number = Py_TYPE(value)->tp_as_number;
 
@@ -110,7 +126,7 @@ static int read_scalar(kest_state *state, PyObject *value, PyObject *name, kest_
         return read_int(value, out);
     if (PyUnicode_Check(value)) {
         out->kind = KEST_VALUE_TEXT;
-        return kest_gate_text(state, value, "a parameter", &out->text);
+        return kest_gate_spend(state, value, "a parameter", &out->text, allowance);
     }
     if (as_number && (as_number->nb_float || as_number->nb_index) && !PyComplex_Check(value))
         return read_foreign(state, value, name, out);
@@ -122,38 +138,46 @@ static bool is_list(PyObject *value)
     return PyList_Check(value) || PyTuple_Check(value) || PyAnySet_Check(value);
 }
 
-static int read_list(kest_state *state, PyObject *value, PyObject *name, kest_gate_param *param, kest_held_param *held)
+static int read_list(kest_state *state, PyObject *value, PyObject *name, kest_gate_param *param, kest_held_param *held,
+                     size_t *allowance)
 {
-    PyObject *items = PySequence_Tuple(value);
+    PyObject *items;
     Py_ssize_t count;
 
-    if (!items)
+    if (PyObject_Size(value) > KEST_GATE_MAX_ITEMS) { /* before it is copied */
+        kest_gate_input_error(state, "parameter %R has more than %d items", name, KEST_GATE_MAX_ITEMS);
+        return -1;
+    }
+    if (!(items = PySequence_Tuple(value)))
         return -1;
     held->value = items;
     count = PyTuple_GET_SIZE(items);
-    if (count > KEST_GATE_MAX_ITEMS) {
-        kest_gate_input_error(state, "parameter %R has %zd items; a gate accepts %d", name, count, KEST_GATE_MAX_ITEMS);
+    if ((size_t)count > *allowance / (KEST_GATE_ALLOWANCE / KEST_GATE_MAX_ITEMS)) {
+        kest_gate_input_error(state, "parameter %R has %zd items; the lists of a context have at most %d together", name, count,
+                              KEST_GATE_MAX_ITEMS);
         return -1;
     }
+    *allowance -= (size_t)count * (KEST_GATE_ALLOWANCE / KEST_GATE_MAX_ITEMS);
     if (!(held->items = kest_calloc(count ? (size_t)count : 1, sizeof *held->items))) {
         PyErr_NoMemory();
         return -1;
     }
     for (Py_ssize_t i = 0; i < count; i++)
-        if (read_scalar(state, PyTuple_GET_ITEM(items, i), name, &held->items[i]) < 0)
+        if (read_scalar(state, PyTuple_GET_ITEM(items, i), name, &held->items[i], allowance) < 0)
             return -1;
     param->value = (kest_gate_value){.kind = KEST_VALUE_LIST, .items = held->items, .nitems = (size_t)count};
     return 0;
 }
 
-int kest_gate_read_param(kest_state *state, PyObject *name, PyObject *value, kest_gate_param *param, kest_held_param *held)
+int kest_gate_read_param(kest_state *state, PyObject *name, PyObject *value, kest_gate_param *param, kest_held_param *held,
+                         size_t *allowance)
 {
     *held = (kest_held_param){.name = Py_NewRef(name)};
-    if (kest_gate_text(state, name, "the name of a parameter", &param->name) < 0)
+    if (kest_gate_spend(state, name, "the name of a parameter", &param->name, allowance) < 0)
         return -1;
     if (is_list(value))
-        return read_list(state, value, name, param, held);
-    if (read_scalar(state, value, name, &param->value) < 0)
+        return read_list(state, value, name, param, held, allowance);
+    if (read_scalar(state, value, name, &param->value, allowance) < 0)
         return -1;
     /* What no condition accepts is not kept alive either: it may be anything. */
     held->value = Py_NewRef(param->value.kind == KEST_VALUE_OTHER && !PyFloat_CheckExact(value) ? Py_None : value);

@@ -54,7 +54,7 @@ static PyObject *set_add_zone(SetObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!O!:add_zone", &PyTuple_Type, &starts, &PyTuple_Type, &offsets))
         return NULL;
     count = PyTuple_GET_SIZE(starts);
-    if (PyTuple_GET_SIZE(offsets) != count - 1)
+    if (PyTuple_GET_SIZE(offsets) != count - 1 || self->busy)
         return failed(KEST_E_SCHEMA);
     when = kest_calloc((size_t)count, sizeof *when);
     east = kest_calloc((size_t)count, sizeof *east);
@@ -72,6 +72,15 @@ static PyObject *set_add_zone(SetObject *self, PyObject *args)
     return st == KEST_OK ? Py_NewRef(Py_None) : failed(st);
 }
 
+/* Lets others run now and then, while much is read. */
+static void give_way(uint32_t done)
+{
+    if (done % 512 == 511) {
+        KEST_GIL_RELEASE
+        KEST_GIL_RELEASE_END
+    }
+}
+
 /* Texts and numbers of a node, which the set copies. */
 static int read_lists(kest_state *state, PyObject *texts, PyObject *numbers, kest_gate_node *node, kest_str **t, double **n)
 {
@@ -83,10 +92,10 @@ static int read_lists(kest_state *state, PyObject *texts, PyObject *numbers, kes
         PyErr_NoMemory();
         return -1;
     }
-    for (uint32_t i = 0; i < node->ntexts; i++)
+    for (uint32_t i = 0; i < node->ntexts; i++, give_way(i))
         if (kest_gate_text(state, PyTuple_GET_ITEM(texts, i), "a value", &(*t)[i]) < 0)
             return -1;
-    for (uint32_t i = 0; i < node->nnumbers; i++) {
+    for (uint32_t i = 0; i < node->nnumbers; i++, give_way(i)) {
         (*n)[i] = PyFloat_AsDouble(PyTuple_GET_ITEM(numbers, i));
         if (PyErr_Occurred())
             return -1;
@@ -119,7 +128,13 @@ static int add_node(kest_state *state, SetObject *self, PyObject *item)
     if (op < KEST_OP_COUNT && mode <= 3 && kest_gate_text(state, text, "a text", &node.text) == 0 &&
         kest_gate_text(state, field, "a field", &name) == 0 &&
         read_lists(state, texts, numbers, &node, &text_list, &number_list) == 0) {
-        st = kest_gate_set_node(self->set, &node, name);
+        if (node.ntexts > 512) {
+            KEST_GIL_RELEASE /* the tuple keeps the texts, and `busy` keeps others off the set */
+            st = kest_gate_set_node(self->set, &node, name);
+            KEST_GIL_RELEASE_END
+        } else {
+            st = kest_gate_set_node(self->set, &node, name);
+        }
         rc = st == KEST_OK ? 0 : -1;
     }
     kest_free(text_list);
@@ -133,6 +148,7 @@ static PyObject *set_add(SetObject *self, PyObject *args)
 {
     kest_state *state = kest_state_of((PyObject *)self);
     PyObject *name, *nodes;
+    bool ok = true;
     kest_status st;
     kest_str text;
     int permit;
@@ -140,14 +156,15 @@ static PyObject *set_add(SetObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "UpO!:add", &name, &permit, &PyTuple_Type, &nodes) ||
         kest_gate_text(state, name, "the name of a policy", &text) < 0)
         return NULL;
-    if (self->set->sealed)
+    if (self->set->sealed || self->busy)
         return failed(KEST_E_SCHEMA);
     if ((st = kest_gate_set_policy(self->set, text, permit)) != KEST_OK)
         return failed(st);
-    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(nodes); i++)
-        if (add_node(state, self, PyTuple_GET_ITEM(nodes, i)) < 0)
-            return NULL;
-    if (PyList_Append(self->names, name) < 0)
+    self->busy = true;
+    for (Py_ssize_t i = 0; ok && i < PyTuple_GET_SIZE(nodes); i++, give_way((uint32_t)i * 8 + 7))
+        ok = add_node(state, self, PyTuple_GET_ITEM(nodes, i)) == 0;
+    self->busy = false;
+    if (!ok || PyList_Append(self->names, name) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -158,14 +175,16 @@ static PyObject *set_seal(SetObject *self, PyObject *unused)
     kest_status st;
 
     (void)unused;
-    if (self->set->sealed)
+    if (self->set->sealed || self->busy)
         return failed(KEST_E_SCHEMA);
     if (!(names = PyList_AsTuple(self->names)))
         return NULL;
     Py_SETREF(self->names, names);
-    KEST_GIL_RELEASE /* nobody else has it yet; sorting many policies takes a while */
+    self->busy = true;
+    KEST_GIL_RELEASE /* sorting many policies takes a while */
     st = kest_gate_set_seal(self->set);
     KEST_GIL_RELEASE_END
+    self->busy = false;
     return st == KEST_OK ? Py_NewRef(self) : failed(st);
 }
 

@@ -125,7 +125,7 @@ def number(value: object, path: str) -> float:
         raise _fail("NaN and infinities are no numbers to compare with", path)
     if result != value:
         raise _fail(f"no double equals this integer; the nearest is {result:.0f}", path)
-    return result
+    return result + 0.0  # of two zeros the positive one
 
 
 def integer(value: object, path: str, least: int, most: int) -> int:
