@@ -12,6 +12,7 @@ enum {
     KEST_GATE_ARGS = 17,
     KEST_GATE_ROOM = 4,
     KEST_GATE_MAX_PARAMS = 256,
+    KEST_GATE_MAX_RESOURCE = 8192, /* bytes */
     KEST_GATE_MAX_NAMES = 256,  /* roles, or taints */
     KEST_GATE_MAX_ITEMS = 1024, /* of one list, and of all lists together */
     KEST_GATE_ALLOWANCE = 65536 /* characters of all texts together; an item of a list counts as 64 */

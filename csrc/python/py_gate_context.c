@@ -121,11 +121,12 @@ static int params_room(ContextObject *self, size_t count)
     return 0;
 }
 
-static int set_param(kest_state *state, ContextObject *self, PyObject *name, PyObject *value)
+/* `fresh`: no parameter of this name can be there. */
+static int set_param(kest_state *state, ContextObject *self, PyObject *name, PyObject *value, bool fresh)
 {
     kest_held_param held;
     kest_gate_param param;
-    size_t at = 0;
+    size_t at = fresh ? self->ctx.nparams : 0;
 
     if (kest_gate_read_param(state, name, value, &param, &held, &self->allowance) < 0) {
         kest_gate_drop_param(&held);
@@ -166,7 +167,7 @@ static int take_params(kest_state *state, ContextObject *self, PyObject *mapping
     if (PyDict_CheckExact(mapping) && PyDict_GET_SIZE(mapping) == 1 && PyDict_Next(mapping, &at, &name, &value)) {
         Py_INCREF(name);
         Py_INCREF(value);
-        rc = set_param(state, self, name, value);
+        rc = set_param(state, self, name, value, true);
         Py_DECREF(name);
         Py_DECREF(value);
         return rc;
@@ -189,7 +190,8 @@ static int take_params(kest_state *state, ContextObject *self, PyObject *mapping
             PyErr_SetString(PyExc_TypeError, "params is a mapping: its items are pairs of name and value");
             rc = -1;
         } else {
-            rc = set_param(state, self, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1));
+            rc = set_param(state, self, PyTuple_GET_ITEM(pair, 0), PyTuple_GET_ITEM(pair, 1),
+                           PyDict_CheckExact(mapping) && PyUnicode_CheckExact(PyTuple_GET_ITEM(pair, 0)));
         }
     }
     Py_DECREF(items);
@@ -310,6 +312,10 @@ static int take_resource(kest_state *state, ContextObject *self, PyObject *given
 
     if (kest_gate_spend(state, given, "resource", &text, &self->allowance) < 0)
         return -1;
+    if (text.len > KEST_GATE_MAX_RESOURCE) {
+        kest_gate_input_error(state, "resource is longer than the %d bytes that a gate accepts", KEST_GATE_MAX_RESOURCE);
+        return -1;
+    }
     if (kest_gate_path_is_normal(text)) {
         self->ctx.resource = text;
         self->ctx.has_resource = true;
@@ -510,7 +516,7 @@ static PyObject *context_with_param(ContextObject *self, PyObject *args)
     PyObject *name, *value;
 
     if (!PyArg_ParseTuple(args, "UO:with_param", &name, &value) ||
-        set_param(kest_state_of((PyObject *)self), self, name, value) < 0)
+        set_param(kest_state_of((PyObject *)self), self, name, value, false) < 0)
         return NULL;
     Py_RETURN_NONE;
 }

@@ -132,7 +132,7 @@ def test_texts_bools_and_lists(permitting: Make, context: Make) -> None:
         {"ip": "1.2.3.4:80"}, {"ip": "1.2.3"}, {"ip": " 1.2.3.4"}, {"ip": ""}, {"ip": "fe80::1%eth0"}, {"ip": "localhost"},
         {"ip": "1.2.3.4\x00"}, {"origin_ip": "x"}, {"session_id": ""}, {"session_id": "a b"}, {"session_id": "a\n"},
         {"session_id": "x" * 129}, {"session_id": "é"}, {"session_started_at": 2**62}, {"session_started_at": -(2**62)},
-        {"trust": 101}, {"trust": -1}, {"trust": True}, {"trust": 5.0}, {"trust": 10**30}, {"resource": "\ud800"},
+        {"trust": 101}, {"trust": -1}, {"trust": True}, {"trust": 5.0}, {"trust": 10**30}, {"resource": "\ud800"}, {"resource": "x" * 9000},
         {"roles": ["\ud800"]}, {"params": {"\ud800": 1}}, {"params": {"a": "\ud800"}}, {"params": {"a": "x" * 70_000}},
         {"params": {str(i): 1 for i in range(257)}}, {"params": {"a": list(range(1025))}}, {"params": {"a": [1] * 600, "b": [1] * 600}}, {"params": {"a": "x" * 40_000, "b": "y" * 40_000}}, {"principal_kind": "User"},
         {"principal_kind": ""}, {"principal_id": "x" * 70_000}, {"roles": ["r"] * 257}, {"taints": ["x" * 10_000] * 7},
