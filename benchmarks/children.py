@@ -153,7 +153,12 @@ def gate(count: int) -> dict[str, float]:
         times[number] = time.perf_counter_ns() - start
     after = resident()
     slowest = sorted(times)[-100] / 1000
-    return {"each": (full - before) / count, "left": (after - before) / count, "keys": float(len(store)), "slowest": slowest}
+    return {
+        "each": (full - before) / count,
+        "left": (after - before) / count,
+        "keys": float(len(store)),
+        "slowest": slowest,
+    }
 
 
 def imports(statement: str) -> dict[str, object]:

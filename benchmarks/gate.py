@@ -80,7 +80,9 @@ def _speed(budget: Budget) -> list[Row]:
         ("refusal", "evaluate to refuse", 1.2),
     ):
         rows.append(row(title, ratios(measured, name, "yardstick"), at_most=target, note="of the yardstick"))
-    rows.append(row("evaluate to refuse and word the reason", ratios(measured, "reason", "yardstick"), note="of the yardstick"))
+    rows.append(
+        row("evaluate to refuse and word the reason", ratios(measured, "reason", "yardstick"), note="of the yardstick")
+    )
     return rows
 
 
@@ -93,7 +95,9 @@ def _hot(budget: Budget) -> Row:
     context = _agent()
 
     def chunk() -> float:
-        return nanoseconds(lambda: gate.evaluate(context), 500) / nanoseconds(lambda: hashlib.sha256(DATA).digest(), 500)
+        return nanoseconds(lambda: gate.evaluate(context), 500) / nanoseconds(
+            lambda: hashlib.sha256(DATA).digest(), 500
+        )
 
     chunk()
     first = [chunk() for _ in range(40)]
@@ -108,7 +112,13 @@ def _memory() -> list[Row]:
     idle = child.run("gate", str(IDLE))
     return [
         row(f"an idle principal-action, resident, of {IDLE:,}", [idle["each"]], at_most=100.0, unit="bytes"),
-        row("what is left of each after the window", [idle["left"]], at_most=5.0, unit="bytes", note=f"{idle['keys']:.0f} keys left"),
+        row(
+            "what is left of each after the window",
+            [idle["left"]],
+            at_most=5.0,
+            unit="bytes",
+            note=f"{idle['keys']:.0f} keys left",
+        ),
         row("longest of 100,000 sweeping calls, 99.9th percentile", [idle["slowest"]], at_most=100.0, unit="us"),
     ]
 
@@ -130,10 +140,20 @@ def _large() -> list[Row]:
     params: dict[str, Any] = {f"parameter number {n}": "x" * 100 for n in range(256)}
     lists: dict[str, Any] = {"l": ["é" * 3] * 800}
     roles = [f"role {n}" for n in range(256)]
-    largest = ActionContext("p" * 1000, "user", "issue_refund", roles=roles, params={**params}, taints=roles, resource="a/../" * 1600 + "b")
+    largest = ActionContext(
+        "p" * 1000, "user", "issue_refund", roles=roles, params={**params}, taints=roles, resource="a/../" * 1600 + "b"
+    )
     deciding = Gate.from_dict(_many("bounds"))
     roles_asked = Gate.from_dict(
-        {"policies": [{"name": "r", "effect": "permit", "conditions": [{"any": [{"identity_role": f"x{n}"} for n in range(100)]}]}]}
+        {
+            "policies": [
+                {
+                    "name": "r",
+                    "effect": "permit",
+                    "conditions": [{"any": [{"identity_role": f"x{n}"} for n in range(100)]}],
+                }
+            ]
+        }
     )
     cases = {
         "make the largest context": lambda: ActionContext("p", "user", "x", roles=roles, params=params),

@@ -21,7 +21,9 @@ __all__ = ["register"]
 
 MAX_CONTEXT = 1 << 20
 FILE = "a file of policies: TOML, or JSON when its name ends in .json"
-RECORDS = 'a file of JSON lines, each a context or {"context": ..., "at": Unix seconds, "verdict": ...}; - is standard input'
+RECORDS = (
+    'a file of JSON lines, each a context or {"context": ..., "at": Unix seconds, "verdict": ...}; - is standard input'
+)
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,7 +34,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         description="Check the policies of a gate, explain its decisions, and compare policies on recorded actions.",
     )
     parts = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=type(parser))
-    check = parts.add_parser("check", help="are these policies valid?", epilog="Exit status: 0 valid, 1 not, 2 wrong usage.")
+    check = parts.add_parser(
+        "check", help="are these policies valid?", epilog="Exit status: 0 valid, 1 not, 2 wrong usage."
+    )
     check.add_argument("policies", metavar="POLICIES", nargs="+", help=FILE)
     check.set_defaults(run=_check)
     explain = parts.add_parser("explain", help="why is a context decided as it is?")

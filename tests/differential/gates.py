@@ -7,7 +7,15 @@ from typing import Any
 from hypothesis import strategies as st
 
 NS = 1_000_000_000
-ZONES = ("", " UTC", " Europe/Berlin", " Asia/Kolkata", " America/New_York", " Australia/Lord_Howe", " Africa/Casablanca")
+ZONES = (
+    "",
+    " UTC",
+    " Europe/Berlin",
+    " Asia/Kolkata",
+    " America/New_York",
+    " Australia/Lord_Howe",
+    " Africa/Casablanca",
+)
 ACTIONS = ("", "pay", "pay.refund", "pay.refund.all", "payday", "read")
 PATHS = (
     "orders/1", "orders/../secrets/1", "/orders/1", "orders//1", "orders/%2e%2e/secrets/1", "orders\\1", "../x", "orders/./1/", "",
@@ -25,7 +33,9 @@ PLACES = (
 )
 
 numbers = st.one_of(
-    st.integers(-3, 12), st.sampled_from([0.5, 2**53, -0.0, 1e300, 5e-324, 10.0]), st.floats(allow_nan=False, allow_infinity=False)
+    st.integers(-3, 12),
+    st.sampled_from([0.5, 2**53, -0.0, 1e300, 5e-324, 10.0]),
+    st.floats(allow_nan=False, allow_infinity=False),
 )
 large = st.sampled_from([2**53 + 1, -(2**53) - 1, 2**63, 10**30, 10**400, -(10**400), 2**53 - 1])
 texts = st.sampled_from(["", "a", "ab", "b", "Ä", "pay.x"])
@@ -81,7 +91,9 @@ leaves = st.one_of(
 conditions = st.recursive(
     leaves,
     lambda inner: st.one_of(
-        one("any", st.lists(inner, min_size=1, max_size=3)), one("all", st.lists(inner, min_size=1, max_size=3)), one("not", inner)
+        one("any", st.lists(inner, min_size=1, max_size=3)),
+        one("all", st.lists(inner, min_size=1, max_size=3)),
+        one("not", inner),
     ),
     max_leaves=5,
 )
@@ -125,7 +137,9 @@ contexts = st.fixed_dictionaries(
         "taints": st.lists(st.sampled_from(["t", "u", "v"]), max_size=2, unique=True),
     },
 )
-starts = st.one_of(st.none(), st.sampled_from([-61, -60, -1, 0, 3600, 10801, 14400, 14401]))  # seconds before the evaluation
+starts = st.one_of(
+    st.none(), st.sampled_from([-61, -60, -1, 0, 3600, 10801, 14400, 14401])
+)  # seconds before the evaluation
 instants = st.one_of(
     st.integers(0, 4_102_444_799 * NS),
     # Around changes of offset: Berlin 2024, Lord Howe 2024, New York 2023, Casablanca 2024.
@@ -141,7 +155,11 @@ instants = st.one_of(
 
 _short = st.sampled_from(["1s", "2s", "1m", "2h"])
 _limit = st.fixed_dictionaries(
-    {"rate_limit": st.fixed_dictionaries({"max": st.integers(0, 3), "window": _short}, optional={"count_refused": st.booleans()})}
+    {
+        "rate_limit": st.fixed_dictionaries(
+            {"max": st.integers(0, 3), "window": _short}, optional={"count_refused": st.booleans()}
+        )
+    }
 )
 _focused = st.one_of(
     st.builds(lambda limit: ("permit", [limit]), _limit),
@@ -149,9 +167,13 @@ _focused = st.one_of(
     st.builds(lambda limit, other: ("permit", [limit, other]), _limit, _limit),
     st.builds(lambda limit: ("refuse", [{"not": limit}]), _limit),
     st.builds(lambda limit: ("permit", [{"any": [limit, {"action": "read"}]}]), _limit),
-    st.builds(lambda limit: ("permit", [{"not": {"all": [limit, {"param_max": {"field": "amount", "max": 2}}]}}]), _limit),
+    st.builds(
+        lambda limit: ("permit", [{"not": {"all": [limit, {"param_max": {"field": "amount", "max": 2}}]}}]), _limit
+    ),
     st.builds(lambda age: ("permit", [{"session_age_max": age}]), st.sampled_from(["1s", "60", "1m", "2h"])),
-    st.builds(lambda most: ("permit", [{"param_max": {"field": "amount", "max": most}}]), st.sampled_from([3, 2**53, 10.5])),
+    st.builds(
+        lambda most: ("permit", [{"param_max": {"field": "amount", "max": most}}]), st.sampled_from([3, 2**53, 10.5])
+    ),
     st.just(("refuse", [{"param_min": {"field": "amount", "min": 9}}])),
     st.just(("refuse", [{"not": {"param_in": {"field": "to", "values": ["a", 1]}}}])),
     st.just(("permit", [])),
@@ -160,7 +182,11 @@ focused_documents = st.lists(_focused, min_size=1, max_size=3).map(
     lambda drawn: [{"name": f"p{i}", "effect": e, "conditions": c} for i, (e, c) in enumerate(drawn)]
 )
 focused_contexts = st.fixed_dictionaries(
-    {"principal_id": st.just("alice"), "principal_kind": st.just("user"), "action_name": st.sampled_from(["pay", "pay", "read"])},
+    {
+        "principal_id": st.just("alice"),
+        "principal_kind": st.just("user"),
+        "action_name": st.sampled_from(["pay", "pay", "read"]),
+    },
     optional={
         "session_id": st.sampled_from(["s1", "s1", "s2"]),
         "params": st.dictionaries(st.sampled_from(["amount", "to"]), values, max_size=2),

@@ -16,7 +16,9 @@ from .gates import (
     PATHS, conditions, contexts, documents, drifting, focused_contexts, focused_documents, instants, leaves, patterns, starts, windows,
 )  # fmt: skip
 
-many = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+many = settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 
 
 def summary(verdict: Verdict) -> tuple[str, str | None, str | None]:
@@ -77,7 +79,9 @@ pauses = st.sampled_from([0, 1, NS - 1, NS, NS + 1, 2 * NS, 60 * NS, 7200 * NS])
 
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(focused_documents, options, st.lists(st.tuples(focused_contexts, st.none(), pauses), min_size=2, max_size=8))
-def test_limits_and_sessions_are_decided_alike(policies: list[dict[str, Any]], opts: dict[str, Any], history: list[Any]) -> None:
+def test_limits_and_sessions_are_decided_alike(
+    policies: list[dict[str, Any]], opts: dict[str, Any], history: list[Any]
+) -> None:
     play(policies, opts, history, 1_700_000_000 * NS)
 
 
@@ -94,7 +98,9 @@ def test_drift_is_decided_alike(record: dict[str, Any], age: int, max_km: float 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(documents(most=5, of=leaves), min_size=3, max_size=5), contexts, st.integers(9, 200), instants)
-def test_the_index_changes_nothing(blocks: list[list[dict[str, Any]]], record: dict[str, Any], count: int, wall: int) -> None:
+def test_the_index_changes_nothing(
+    blocks: list[list[dict[str, Any]]], record: dict[str, Any], count: int, wall: int
+) -> None:
     """Many policies, so that the core looks them up instead of asking each."""
     source = [policy for block in blocks for policy in block] or [{"effect": "refuse", "conditions": []}]
     policies = [{**source[i * 7 % len(source)], "name": f"p{i}"} for i in range(count)]
@@ -116,7 +122,10 @@ def test_time_windows_follow_the_zone(window: str, wall: int) -> None:
 
 
 segments = st.lists(
-    st.sampled_from(["", ".", "..", "a", "%2e", "%2E%2e", "%2f", ".a", "..a", "%41", "%zz", "%", "é", "a\\b", "\\..", "~"]), max_size=6
+    st.sampled_from(
+        ["", ".", "..", "a", "%2e", "%2E%2e", "%2f", ".a", "..a", "%41", "%zz", "%", "é", "a\\b", "\\..", "~"]
+    ),
+    max_size=6,
 )
 
 
@@ -142,7 +151,11 @@ def test_patterns_match_alike(pattern: str, text: str) -> None:
 @given(conditions, contexts, instants)
 def test_an_explanation_agrees_with_the_verdict(condition: dict[str, Any], record: dict[str, Any], wall: int) -> None:
     policies = [
-        {"name": effect, "effect": effect, "conditions": [condition, {"not": condition}] if effect == "refuse" else [condition]}
+        {
+            "name": effect,
+            "effect": effect,
+            "conditions": [condition, {"not": condition}] if effect == "refuse" else [condition],
+        }
         for effect in ("refuse", "permit")
     ]
     gate = Gate.from_dict({"policies": policies}, enable_drift=False)

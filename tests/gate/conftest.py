@@ -27,7 +27,9 @@ def permitting() -> Callable[..., Gate]:
     """A gate with one policy: permit what these conditions say."""
 
     def make(*conditions: dict[str, Any], **options: Any) -> Gate:
-        return Gate.from_dict({"policies": [{"name": "p", "effect": "permit", "conditions": list(conditions)}]}, **options)
+        return Gate.from_dict(
+            {"policies": [{"name": "p", "effect": "permit", "conditions": list(conditions)}]}, **options
+        )
 
     return make
 

@@ -19,7 +19,13 @@ conditions = [{ action = "pay" }, { param_max = { field = "amount", max = 10 } }
 
 
 def pay(amount: float, at: float | None = None, verdict: str | None = None, **more: Any) -> str:
-    context = {"principal_id": "a", "principal_kind": "user", "action_name": "pay", "params": {"amount": amount}, **more}
+    context = {
+        "principal_id": "a",
+        "principal_kind": "user",
+        "action_name": "pay",
+        "params": {"amount": amount},
+        **more,
+    }
     record = {"context": context, **({"at": at} if at else {}), **({"verdict": verdict} if verdict else {})}
     return json.dumps(record if at or verdict else context)
 
@@ -83,20 +89,32 @@ def test_diff(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_replay_follows_the_recorded_clock(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     start = 1_700_000_000
-    lines = [pay(1, start, "permit"), pay(1, start + 1, "permit"), pay(1, start + 2, "refuse"), pay(1, start + 60, "permit")]
+    lines = [
+        pay(1, start, "permit"),
+        pay(1, start + 1, "permit"),
+        pay(1, start + 2, "refuse"),
+        pay(1, start + 60, "permit"),
+    ]
     (folder / "records.jsonl").write_text("\n".join(lines))
     assert main(["gate", "replay", "old.toml", "records.jsonl"]) == 0
     assert "RATE_LIMIT_EXCEEDED" in capsys.readouterr().out
     (folder / "records.jsonl").write_text("\n".join([*lines, pay(1, start + 60.5, "permit")]))
     assert main(["gate", "replay", "old.toml", "records.jsonl"]) == 1
     assert "1 decided differently than recorded" in capsys.readouterr().out
-    for bad in ('{"context": {}, "at": -1}', '{"context": {}, "when": 1}', pay(1, 5, "maybe"), '{"context": {}, "at": 1e400}'):
+    for bad in (
+        '{"context": {}, "at": -1}',
+        '{"context": {}, "when": 1}',
+        pay(1, 5, "maybe"),
+        '{"context": {}, "at": 1e400}',
+    ):
         (folder / "records.jsonl").write_text(bad)
         assert main(["gate", "replay", "old.toml", "records.jsonl"]) == 2
 
 
 def test_what_a_record_holds_cannot_move_the_cursor(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "records.jsonl").write_text(pay(1, principal_id="\x1b[2J\u202eadmin", action_name="pay\nvalid: everything"))
+    (folder / "records.jsonl").write_text(
+        pay(1, principal_id="\x1b[2J\u202eadmin", action_name="pay\nvalid: everything")
+    )
     assert main(["gate", "replay", "old.toml", "records.jsonl"]) == 0
     assert main(["gate", "diff", "old.toml", "new.toml", "records.jsonl"]) == 0
     out = capsys.readouterr().out

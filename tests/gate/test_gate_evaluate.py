@@ -136,7 +136,9 @@ def test_names_from_outside_are_bounded_and_escaped(permitting: Make) -> None:
 
 def test_the_first_policy_decides(context: Make) -> None:
     def gate(*effects: str) -> Gate:
-        return Gate.from_dict({"policies": [{"name": f"{e}{i}", "effect": e, "conditions": []} for i, e in enumerate(effects)]})
+        return Gate.from_dict(
+            {"policies": [{"name": f"{e}{i}", "effect": e, "conditions": []} for i, e in enumerate(effects)]}
+        )
 
     assert gate("permit", "refuse").evaluate(context()).is_permit
     verdict = gate("refuse", "permit").evaluate(context())
@@ -144,7 +146,9 @@ def test_the_first_policy_decides(context: Make) -> None:
 
 
 def test_invariants_hold_whatever_policy_says(permitting: Make, context: Make) -> None:
-    gate = permitting(invariants=[("hard_cap", "amount", 50_000.0), {"name": "floor", "field": "n", "min": 1, "action": "sell.*"}])
+    gate = permitting(
+        invariants=[("hard_cap", "amount", 50_000.0), {"name": "floor", "field": "n", "min": 1, "action": "sell.*"}]
+    )
     verdict = gate.evaluate(context(params={"amount": 50_000.01}))
     assert (verdict.code, verdict.evaluator) == ("INVARIANT_VIOLATION", "invariants")
     assert verdict.reason == "invariant 'hard_cap' violated: parameter 'amount' must be at most 50000"
@@ -242,7 +246,11 @@ def test_native_objects_are_closed() -> None:
 
 
 def test_observing_permits_and_tells_what_would_have_been(caplog: pytest.LogCaptureFixture, context: Make) -> None:
-    limited = {"name": "p", "effect": "permit", "conditions": [{"action": "pay"}, {"rate_limit": {"max": 1, "window": "1h"}}]}
+    limited = {
+        "name": "p",
+        "effect": "permit",
+        "conditions": [{"action": "pay"}, {"rate_limit": {"max": 1, "window": "1h"}}],
+    }
     gate = Gate.from_dict({"policies": [limited]}, observe_only=True)
     with caplog.at_level(logging.INFO, "kest.gate"):
         verdict = gate.evaluate(context("steal"))
@@ -266,7 +274,10 @@ def test_observing_signs(permitting: Make, context: Make) -> None:
         def sign(self, token: PermitToken) -> bytes:
             return b"signature"
 
-    assert permitting({"action": "x"}, observe_only=True, token_signer=Signer()).evaluate(context()).signature == b"signature"
+    assert (
+        permitting({"action": "x"}, observe_only=True, token_signer=Signer()).evaluate(context()).signature
+        == b"signature"
+    )
 
 
 # --- signing ---
@@ -323,7 +334,9 @@ def test_a_verdict_outlives_its_policies_and_gate() -> None:
 
 
 def test_counters_survive_a_reload(permitting: Make, context: Make) -> None:
-    policies = {"policies": [{"name": "p", "effect": "permit", "conditions": [{"rate_limit": {"max": 2, "window": "1h"}}]}]}
+    policies = {
+        "policies": [{"name": "p", "effect": "permit", "conditions": [{"rate_limit": {"max": 2, "window": "1h"}}]}]
+    }
     gate = Gate.from_dict(policies)
     assert gate.evaluate(context()).is_permit
     gate.reload(policies)

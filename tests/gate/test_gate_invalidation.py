@@ -91,7 +91,9 @@ def test_observing_broadcasts_nothing(permitting: Make, context: Make) -> None:
     assert gate.evaluate(context(ip="2.2.2.2", origin_ip="1.1.1.1")).observed.is_invalidate
 
 
-def test_a_publisher_that_fails_changes_no_verdict(permitting: Make, context: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_publisher_that_fails_changes_no_verdict(
+    permitting: Make, context: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     class Broken:
         def publish(self, *_: object) -> None:
             raise ConnectionError("down")
@@ -104,7 +106,9 @@ def test_a_publisher_that_fails_changes_no_verdict(permitting: Make, context: Ma
     assert "could not be broadcast" in caplog.text
 
 
-def test_a_callback_may_raise_and_use_everything(permitting: Make, context: Make, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_callback_may_raise_and_use_everything(
+    permitting: Make, context: Make, caplog: pytest.LogCaptureFixture
+) -> None:
     broadcaster = InMemoryInvalidationBroadcaster()
     gate = permitting(broadcaster=broadcaster)
     heard = Heard()

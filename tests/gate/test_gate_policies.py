@@ -144,7 +144,14 @@ def test_self_referential_and_deep_documents_are_refused() -> None:
 def test_json_is_strict() -> None:
     good = json.dumps(one({"action": "x"}))
     assert load_json(good).digest == load_dict(one({"action": "x"})).digest
-    for bad in ("", "{", good + "x", good.replace('"name"', '"name": "q", "name"'), "[" * 100_000, good.replace('"x"', "NaN")):
+    for bad in (
+        "",
+        "{",
+        good + "x",
+        good.replace('"name"', '"name": "q", "name"'),
+        "[" * 100_000,
+        good.replace('"x"', "NaN"),
+    ):
         with pytest.raises(GatePolicyError, match="policy JSON parse error"):
             load_json(bad)
 

@@ -51,7 +51,12 @@ def test_tolerant_mode(permitting: Make, context: Make) -> None:
     assert decide(current_geo=CHENNAI, origin_geo=BANGALORE).is_permit
     far = decide(current_geo=NEW_YORK, origin_geo=BANGALORE)
     assert far.is_invalidate and "moved 13368.0km (> 500.0km threshold)" in far.reason
-    for partial in ({}, {"current_geo": CHENNAI}, {"origin_geo": BANGALORE}, {"current_geo": GeoLocation("IN"), "origin_geo": BANGALORE}):
+    for partial in (
+        {},
+        {"current_geo": CHENNAI},
+        {"origin_geo": BANGALORE},
+        {"current_geo": GeoLocation("IN"), "origin_geo": BANGALORE},
+    ):
         assert "geo distance is unverifiable" in decide(**partial).reason
     gate = permitting(geo_drift_max_km=500.0)
     assert gate.evaluate(context(session_id="s", ip="1.1.1.1", current_geo=BANGALORE)).is_permit
@@ -66,7 +71,11 @@ def test_devices(permitting: Make, context: Make) -> None:
     assert gate.evaluate(context(session_id="s", device=DeviceFingerprint("a", "two"))).is_permit
     verdict = gate.evaluate(context(session_id="s", device=DeviceFingerprint("b")))
     assert verdict.is_invalidate and "device" in verdict.reason
-    assert permitting().evaluate(context(device=DeviceFingerprint("a"), origin_device=DeviceFingerprint("b"))).is_invalidate
+    assert (
+        permitting()
+        .evaluate(context(device=DeviceFingerprint("a"), origin_device=DeviceFingerprint("b")))
+        .is_invalidate
+    )
 
 
 def test_age(permitting: Make, context: Make, at: Make) -> None:
@@ -82,7 +91,9 @@ def test_age(permitting: Make, context: Make, at: Make) -> None:
     assert "session age (14401s) exceeds maximum (14400s)" in gate.evaluate(context(session_id="s")).reason
 
 
-def test_a_clock_set_back_makes_no_session_younger_and_no_limit_longer(permitting: Make, context: Make, at: Make) -> None:
+def test_a_clock_set_back_makes_no_session_younger_and_no_limit_longer(
+    permitting: Make, context: Make, at: Make
+) -> None:
     gate = permitting(limited(), {"session_age_max": "1h"})
     at(gate, T0, 1000)
     assert gate.evaluate(context(session_id="s")).is_permit
@@ -102,7 +113,10 @@ def test_behaviour(permitting: Make, context: Make, at: Make) -> None:
     at(gate, T0)
     verdicts = [gate.evaluate(context(session_id="s")) for _ in range(102)]
     assert all(verdict.is_permit for verdict in verdicts[:101])
-    assert verdicts[101].is_invalidate and "action rate (101/min) exceeds violation threshold (100)" in verdicts[101].reason
+    assert (
+        verdicts[101].is_invalidate
+        and "action rate (101/min) exceeds violation threshold (100)" in verdicts[101].reason
+    )
     assert permitting().evaluate(context(action_count=101)).is_invalidate
 
 
@@ -114,7 +128,11 @@ def test_three_warnings_refuse(permitting: Make, context: Make, at: Make) -> Non
         "session_started_at": int(T0) - 10_801, "action_count": 31 * 180,
     }  # fmt: skip
     verdict = gate.evaluate(context(**given))
-    assert (verdict.kind, verdict.code, verdict.reason) == ("refuse", "DRIFT_DETECTED", "3 concurrent drift warnings (threshold: 3)")
+    assert (verdict.kind, verdict.code, verdict.reason) == (
+        "refuse",
+        "DRIFT_DETECTED",
+        "3 concurrent drift warnings (threshold: 3)",
+    )
     assert gate.evaluate(context(**{**given, "action_count": 0})).is_permit
     assert permitting(enable_drift=False).evaluate(context(**{**given, "action_count": 10**6})).is_permit
 
@@ -293,7 +311,10 @@ def test_invalidating_principals_and_roles(permitting: Make, context: Make) -> N
     gate.invalidate("admin", "role")
     assert "role" in gate.evaluate(context(principal_id="bob", roles=["x", "admin"])).reason
     gate.invalidate("{0192F1C8-6C7A-7E3F-A1B2-C3D4E5F60718}")
-    assert gate.evaluate(context(principal_id="bob", session_id="0192f1c86c7a7e3fa1b2c3d4e5f60718")).code == "SESSION_INVALID"
+    assert (
+        gate.evaluate(context(principal_id="bob", session_id="0192f1c86c7a7e3fa1b2c3d4e5f60718")).code
+        == "SESSION_INVALID"
+    )
     for bad in (("x", "tenant"), ("", "session"), ("a b", "session"), ("x" * 2000, "principal")):
         with pytest.raises(GateInputError):
             gate.invalidate(*bad)

@@ -162,7 +162,11 @@ def test_a_session_store_that_fails_refuses(permitting: Make, context: Make) -> 
     for where in ("look", "permitted"):
         store.broken = where
         verdict = gate.evaluate(context(session_id="s"))
-        assert (verdict.kind, verdict.code, verdict.reason) == ("refuse", "SESSION_INVALID", "session store unavailable")
+        assert (verdict.kind, verdict.code, verdict.reason) == (
+            "refuse",
+            "SESSION_INVALID",
+            "session store unavailable",
+        )
     store.broken = "invalidate"
     store.open["s"] = SessionState(True, ip="1.1.1.1")
     assert gate.evaluate(context(session_id="s", ip="2.2.2.2")).is_invalidate  # the verdict stands

@@ -26,9 +26,14 @@ UNCOMPARABLE: list[Any] = [
 
 
 @pytest.mark.parametrize("value", UNCOMPARABLE, ids=lambda value: repr(value)[:20])
-def test_what_is_no_number_helps_no_permit_no_invariant_and_escapes_no_refusal(value: Any, permitting: Make, context: Make) -> None:
+def test_what_is_no_number_helps_no_permit_no_invariant_and_escapes_no_refusal(
+    value: Any, permitting: Make, context: Make
+) -> None:
     given = context(params={"amount": value})
-    for condition in ({"param_max": {"field": "amount", "max": 1e308}}, {"param_min": {"field": "amount", "min": -1e308}}):
+    for condition in (
+        {"param_max": {"field": "amount", "max": 1e308}},
+        {"param_min": {"field": "amount", "min": -1e308}},
+    ):
         assert permitting(condition).evaluate(given).is_refuse
         assert permitting({"not": condition}).evaluate(given).is_refuse
         assert permitting({"any": [condition, {"not": condition}]}).evaluate(given).is_refuse
@@ -78,7 +83,14 @@ def test_numbers_of_other_kinds(permitting: Make, context: Make) -> None:
     gate = permitting({"param_max": {"field": "n", "max": 5}})
     for good in (5, 5.0, Decimal(5), Fraction(9, 2), np.int64(5), np.float32(4.5), np.float64(5)):
         assert gate.evaluate(context(params={"n": good})).is_permit, good
-    for bad in (Decimal("5.1"), Fraction(11, 2), np.int64(6), np.uint64(2**64 - 1), np.float64(5.1), Decimal("Infinity")):
+    for bad in (
+        Decimal("5.1"),
+        Fraction(11, 2),
+        np.int64(6),
+        np.uint64(2**64 - 1),
+        np.float64(5.1),
+        Decimal("Infinity"),
+    ):
         assert gate.evaluate(context(params={"n": bad})).is_refuse, bad
 
 
@@ -113,9 +125,22 @@ def test_texts_bools_and_lists(permitting: Make, context: Make) -> None:
         return permitting(condition).evaluate(given).is_permit, escapes
 
     some = {"param_in": {"field": "to", "values": ["a", "b", 1, 2.5, True]}}
-    assert decide(some, "a") == decide(some, 1) == decide(some, 2.5) == decide(some, True) == decide(some, ["a", 1]) == (True, False)
+    assert (
+        decide(some, "a")
+        == decide(some, 1)
+        == decide(some, 2.5)
+        == decide(some, True)
+        == decide(some, ["a", 1])
+        == (True, False)
+    )
     assert decide(some, "c") == decide(some, 3) == decide(some, False) == decide(some, ["c", "d"]) == (False, True)
-    assert decide(some, ["a", "c"]) == decide(some, []) == decide(some, ["a", None]) == decide(some, {"a": 1}) == (False, False)
+    assert (
+        decide(some, ["a", "c"])
+        == decide(some, [])
+        == decide(some, ["a", None])
+        == decide(some, {"a": 1})
+        == (False, False)
+    )
     texts = {"param_in": {"field": "to", "values": ["1"]}}
     assert decide(texts, 1) == (False, False)  # another type is no answer
     assert decide({"param_equals": {"field": "to", "value": True}}, 1) == (False, False)
@@ -191,8 +216,16 @@ def test_mappings_other_than_dict(context: Make) -> None:
 
 def test_what_a_context_shows(context: Make) -> None:
     device = DeviceFingerprint("h")
-    given = context(roles={"r"}, params={"n": 1, "l": [1, "a"], "x": {"y": 1}}, device=device, resource="a/../b", taints=[])
-    assert (given.roles, given.device, given.resource, given.taints, given.trust) == (("r",), device, "a/../b", (), None)
+    given = context(
+        roles={"r"}, params={"n": 1, "l": [1, "a"], "x": {"y": 1}}, device=device, resource="a/../b", taints=[]
+    )
+    assert (given.roles, given.device, given.resource, given.taints, given.trust) == (
+        ("r",),
+        device,
+        "a/../b",
+        (),
+        None,
+    )
     assert given.params == {"n": 1, "l": (1, "a"), "x": None}
     given.with_param("n", "two")
     given.with_param("m", 3)
@@ -212,7 +245,15 @@ def test_resources_are_compared_after_normalisation(permitting: Make, context: M
     gate = permitting({"resource": "orders/*"})
     for good in ("orders/1", "orders//1", "./orders/1", "orders/x/../1", "orders\\1", "%6frders/1", "orders/1/"):
         assert gate.evaluate(context(resource=good)).is_permit, good
-    for bad in ("orders/../secrets", "orders/%2e%2e/secrets", "orders/..\\secrets", "../orders/1", "ordersX/1", "/orders/1", None):
+    for bad in (
+        "orders/../secrets",
+        "orders/%2e%2e/secrets",
+        "orders/..\\secrets",
+        "../orders/1",
+        "ordersX/1",
+        "/orders/1",
+        None,
+    ):
         assert gate.evaluate(context(resource=bad)).is_refuse, bad
 
 
@@ -225,7 +266,15 @@ def test_a_refusal_by_resource_cannot_be_slipped(context: Make) -> None:
             ]
         }
     )
-    for slippery in ("secrets/1", "orders/../secrets/1", "secrets//1", "./secrets/1", "%73ecrets/1", "../secrets/1", None):
+    for slippery in (
+        "secrets/1",
+        "orders/../secrets/1",
+        "secrets//1",
+        "./secrets/1",
+        "%73ecrets/1",
+        "../secrets/1",
+        None,
+    ):
         assert gate.evaluate(context(resource=slippery)).is_refuse, slippery
     assert gate.evaluate(context(resource="orders/1")).is_permit
 
