@@ -13,7 +13,18 @@ from kest._kestcore import gate_path
 from kest.gate import Gate, Verdict, context_from_record
 
 from .gates import (
-    PATHS, conditions, contexts, documents, drifting, focused_contexts, focused_documents, instants, leaves, patterns, starts, windows,
+    PATHS,
+    conditions,
+    contexts,
+    documents,
+    drifting,
+    focused_contexts,
+    focused_documents,
+    instants,
+    leaves,
+    patterns,
+    starts,
+    windows,
 )  # fmt: skip
 
 many = settings(

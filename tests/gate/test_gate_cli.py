@@ -44,10 +44,12 @@ def test_check(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "bad.toml").write_text(SMALL.replace('"1m"', '"1 minute"'))
     assert main(["gate", "check", "old.toml", "bad.toml"]) == 1
     shown = capsys.readouterr()
-    assert "policies[0].conditions[2].rate_limit.window" in shown.err and "valid: old.toml" in shown.out
+    assert "policies[0].conditions[2].rate_limit.window" in shown.err
+    assert "valid: old.toml" in shown.out
     assert main(["gate", "check", "--json", "bad.toml"]) == 1
     (result,) = json.loads(capsys.readouterr().out)
-    assert result["path"] == "policies[0].conditions[2].rate_limit.window" and not result["valid"]
+    assert result["path"] == "policies[0].conditions[2].rate_limit.window"
+    assert not result["valid"]
     (folder / "empty.toml").write_text("")
     assert main(["gate", "check", "empty.toml"]) == 0
     assert "every action is refused" in capsys.readouterr().out
@@ -61,10 +63,12 @@ def test_explain(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "permit by policy small" in capsys.readouterr().out
     assert main(["gate", "explain", "new.toml", "context.json"]) == 0
     out = capsys.readouterr().out
-    assert "NO_POLICY_MATCH" in out and "param_max is false: 'amount' is 7; at most 5" in out
+    assert "NO_POLICY_MATCH" in out
+    assert "param_max is false: 'amount' is 7; at most 5" in out
     assert main(["gate", "explain", "old.toml", "context.json", "--invariant", "cap:amount:1", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert told["code"] == "INVARIANT_VIOLATION" and told["policies"][0]["applies"] is True
+    assert told["code"] == "INVARIANT_VIOLATION"
+    assert told["policies"][0]["applies"] is True
     for bad in ("{", "[]", '{"principal_id": "a"}', '{"x": 1}', pay(1, ip="nowhere")):
         (folder / "context.json").write_text(bad)
         assert main(["gate", "explain", "old.toml", "context.json"]) == 2
@@ -76,12 +80,14 @@ def test_diff(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "records.jsonl").write_text("\n".join([pay(3), "", pay(7), pay(11)]))
     assert main(["gate", "diff", "old.toml", "new.toml", "records.jsonl"]) == 1
     out = capsys.readouterr().out
-    assert "line 3: a: pay" in out and "1 of 3 contexts are decided differently" in out
+    assert "line 3: a: pay" in out
+    assert "1 of 3 contexts are decided differently" in out
     assert main(["gate", "diff", "old.toml", "old.toml", "records.jsonl"]) == 0
     capsys.readouterr()
     assert main(["gate", "diff", "--json", "old.toml", "new.toml", "records.jsonl"]) == 1
     found = json.loads(capsys.readouterr().out)
-    assert found["contexts"] == 3 and [flip["line"] for flip in found["flips"]] == [3]
+    assert found["contexts"] == 3
+    assert [flip["line"] for flip in found["flips"]] == [3]
     (folder / "records.jsonl").write_text(pay(3) + "\n{")
     assert main(["gate", "diff", "old.toml", "new.toml", "records.jsonl"]) == 2
     assert "line 2" in capsys.readouterr().err
@@ -118,4 +124,6 @@ def test_what_a_record_holds_cannot_move_the_cursor(folder: Path, capsys: pytest
     assert main(["gate", "replay", "old.toml", "records.jsonl"]) == 0
     assert main(["gate", "diff", "old.toml", "new.toml", "records.jsonl"]) == 0
     out = capsys.readouterr().out
-    assert "\x1b" not in out and "\u202e" not in out and "\nvalid" not in out
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+    assert "\nvalid" not in out

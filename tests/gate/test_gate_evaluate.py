@@ -14,8 +14,17 @@ import pytest
 
 from kest.errors import KestError
 from kest.gate import (
-    ActionContext, DeviceFingerprint, Gate, GateInputError, GeoLocation, Invalidated, PermitToken, Refused, Verdict,
-    context_from_record, context_to_record,
+    ActionContext,
+    DeviceFingerprint,
+    Gate,
+    GateInputError,
+    GeoLocation,
+    Invalidated,
+    PermitToken,
+    Refused,
+    Verdict,
+    context_from_record,
+    context_to_record,
 )  # fmt: skip
 
 Make = Callable[..., Any]
@@ -103,7 +112,8 @@ def test_a_permit() -> None:
     assert (verdict.evaluator, verdict.reason, verdict.code, verdict.signature, verdict.observed) == (None,) * 5
     assert verdict.policy == "agent_small_refunds"
     permit = verdict.permit_token
-    assert permit is verdict.permit_token and isinstance(permit, PermitToken)
+    assert permit is verdict.permit_token
+    assert isinstance(permit, PermitToken)
     assert (permit.token_id, permit.evaluation_id) == (verdict.token_id, verdict.evaluation_id)
     assert permit.expires_at - permit.issued_at == 30
     assert permit.action_name == "issue_refund"
@@ -131,7 +141,9 @@ def test_names_from_outside_are_bounded_and_escaped(permitting: Make) -> None:
     verdict = gate.evaluate(ActionContext("a" * 60_000, "user", "do\n\x1b[2J\u202eevil"))
     reason = verdict.reason
     assert len(reason) < 400
-    assert "\n" not in reason and "\x1b" not in reason and "\u202e" not in reason
+    assert "\n" not in reason
+    assert "\x1b" not in reason
+    assert "\u202e" not in reason
 
 
 def test_the_first_policy_decides(context: Make) -> None:
@@ -211,7 +223,9 @@ def test_check_raises_and_logs(caplog: pytest.LogCaptureFixture) -> None:
     assert str(caught.value) == "[NO_POLICY_MATCH] policy: no policy permits 'issue_refund' for principal 'agent-bot'"
     assert isinstance(caught.value, KestError)
     assert "NO_POLICY_MATCH" in caplog.text
-    with pytest.raises(Invalidated, match="session invalidated by drift: IP changed mid-session: 1.1.1.1 → 2.2.2.2"):
+    with pytest.raises(
+        Invalidated, match=r"session invalidated by drift: IP changed mid-session: 1\.1\.1\.1 → 2\.2\.2\.2"
+    ):
         gate.check(agent(ip="2.2.2.2", origin_ip="1.1.1.1"))
 
 
@@ -254,8 +268,11 @@ def test_observing_permits_and_tells_what_would_have_been(caplog: pytest.LogCapt
     gate = Gate.from_dict({"policies": [limited]}, observe_only=True)
     with caplog.at_level(logging.INFO, "kest.gate"):
         verdict = gate.evaluate(context("steal"))
-    assert verdict.is_permit and verdict.reason is None and verdict.token_id
-    assert verdict.observed is not None and verdict.observed.code == "NO_POLICY_MATCH"
+    assert verdict.is_permit
+    assert verdict.reason is None
+    assert verdict.token_id
+    assert verdict.observed is not None
+    assert verdict.observed.code == "NO_POLICY_MATCH"
     assert "would refuse" in caplog.text
     for _ in range(5):  # consumes no quota
         assert gate.evaluate(context()).observed.is_permit
@@ -299,7 +316,8 @@ def test_a_signer_signs_and_its_failure_refuses(permitting: Make, context: Make)
     for bad in (RuntimeError("secret detail"), "text", b"", None):
         verdict = permitting(token_signer=Signer(bad)).evaluate(context())
         assert (verdict.kind, verdict.evaluator, verdict.code) == ("refuse", "gate", "IDENTITY_FAILED")
-        assert verdict.reason.startswith("token signing failed: ") and "secret" not in verdict.reason
+        assert verdict.reason.startswith("token signing failed: ")
+        assert "secret" not in verdict.reason
         assert (verdict.token_id, verdict.permit_token) == (None, None)
 
 
@@ -313,11 +331,13 @@ def test_reload_from_any_source_keeps_the_last_good_set(tmp_path: Path, caplog: 
         with caplog.at_level(logging.ERROR, "kest.gate"), pytest.raises((ValueError, OSError)):
             gate.reload(bad)
         assert gate.evaluate(agent()).is_permit
-        assert gate.policy_digest == before and gate.last_reload_error is not None
+        assert gate.policy_digest == before
+        assert gate.last_reload_error is not None
     assert "last good ones stay" in caplog.text
     other = {"policies": [{"name": "none", "effect": "refuse", "conditions": []}]}
     gate.reload(other)
-    assert gate.last_reload_error is None and gate.policy_digest != before
+    assert gate.last_reload_error is None
+    assert gate.policy_digest != before
     assert gate.evaluate(agent()).policy == "none"
     (tmp_path / "p.json").write_text('{"policies": [{"name": "all", "effect": "permit", "conditions": []}]}')
     gate.reload(tmp_path / "p.json")

@@ -12,7 +12,12 @@ from typing import Any
 import pytest
 
 from kest.gate import (
-    Gate, GateInputError, InMemoryInvalidationBroadcaster, InvalidationScope, InvalidationTarget, spawn_invalidation_listener,
+    Gate,
+    GateInputError,
+    InMemoryInvalidationBroadcaster,
+    InvalidationScope,
+    InvalidationTarget,
+    spawn_invalidation_listener,
 )  # fmt: skip
 
 Make = Callable[..., Any]
@@ -51,13 +56,15 @@ def test_003_single_node_sample(permitting: Make, context: Make) -> None:
         heard.wait(1)
         (scope,) = heard.scopes
         assert (scope.target_kind, scope.target_id, scope.evaluator) == ("session", "s", "drift")
-        assert scope.target == InvalidationTarget("session", "s") and "IP changed" in scope.reason
+        assert scope.target == InvalidationTarget("session", "s")
+        assert "IP changed" in scope.reason
         assert "invalidated" in printed[0]
     finally:
         handle.abort()
         handle.abort()
         handle.join(20)
-    assert handle.is_finished and handle.dropped == 0
+    assert handle.is_finished
+    assert handle.dropped == 0
     assert broadcaster.subscriber_count == 0
 
 

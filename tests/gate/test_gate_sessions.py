@@ -50,7 +50,8 @@ def test_tolerant_mode(permitting: Make, context: Make) -> None:
 
     assert decide(current_geo=CHENNAI, origin_geo=BANGALORE).is_permit
     far = decide(current_geo=NEW_YORK, origin_geo=BANGALORE)
-    assert far.is_invalidate and "moved 13368.0km (> 500.0km threshold)" in far.reason
+    assert far.is_invalidate
+    assert "moved 13368.0km (> 500.0km threshold)" in far.reason
     for partial in (
         {},
         {"current_geo": CHENNAI},
@@ -70,7 +71,8 @@ def test_devices(permitting: Make, context: Make) -> None:
     assert gate.evaluate(context(session_id="s", device=DeviceFingerprint("a", "one"))).is_permit
     assert gate.evaluate(context(session_id="s", device=DeviceFingerprint("a", "two"))).is_permit
     verdict = gate.evaluate(context(session_id="s", device=DeviceFingerprint("b")))
-    assert verdict.is_invalidate and "device" in verdict.reason
+    assert verdict.is_invalidate
+    assert "device" in verdict.reason
     assert (
         permitting()
         .evaluate(context(device=DeviceFingerprint("a"), origin_device=DeviceFingerprint("b")))
@@ -113,10 +115,8 @@ def test_behaviour(permitting: Make, context: Make, at: Make) -> None:
     at(gate, T0)
     verdicts = [gate.evaluate(context(session_id="s")) for _ in range(102)]
     assert all(verdict.is_permit for verdict in verdicts[:101])
-    assert (
-        verdicts[101].is_invalidate
-        and "action rate (101/min) exceeds violation threshold (100)" in verdicts[101].reason
-    )
+    assert verdicts[101].is_invalidate
+    assert "action rate (101/min) exceeds violation threshold (100)" in verdicts[101].reason
     assert permitting().evaluate(context(action_count=101)).is_invalidate
 
 
@@ -325,10 +325,13 @@ def test_the_session_store_by_itself() -> None:
     assert not store.is_invalidated("s")
     store.invalidate("s")
     store.invalidate("s")
-    assert store.is_invalidated("s") and not store.is_invalidated("s", "principal")
+    assert store.is_invalidated("s")
+    assert not store.is_invalidated("s", "principal")
     assert store.len == 1
-    assert store.reinstate("s") and not store.reinstate("s")
-    assert store.len == 0 and store.open_sessions == 0
+    assert store.reinstate("s")
+    assert not store.reinstate("s")
+    assert store.len == 0
+    assert store.open_sessions == 0
     with pytest.raises(GateInputError, match="target_kind"):
         store.invalidate("s", "tenant")
 

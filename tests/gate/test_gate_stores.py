@@ -184,10 +184,14 @@ def test_observing_with_stores_elsewhere_changes_nothing(permitting: Make, conte
     for _ in range(3):
         assert gate.evaluate(context(session_id="s", ip="1.1.1.1")).observed.is_permit
     assert gate.evaluate(context(session_id="s", ip="2.2.2.2")).observed.is_invalidate
-    assert not rates.events and not sessions.over and sessions.open["s"].actions == 0
+    assert not rates.events
+    assert not sessions.over
+    assert sessions.open["s"].actions == 0
     rates.broken = True
     verdict = gate.evaluate(context(session_id="s", ip="1.1.1.1"))
-    assert verdict.is_permit and verdict.observed.is_refuse
+    assert verdict.is_permit
+    assert verdict.observed.is_refuse
     sessions.broken = "look"
     verdict = gate.evaluate(context(session_id="s", ip="1.1.1.1"))
-    assert verdict.is_permit and verdict.observed.is_refuse
+    assert verdict.is_permit
+    assert verdict.observed.is_refuse

@@ -21,7 +21,8 @@ Make = Callable[..., Any]
 loop: list[Any] = []
 loop.append(loop)
 UNCOMPARABLE: list[Any] = [
-    math.inf, -math.inf, 10**400, -(10**400), "5", "", True, False, None, [], [5], (5,), {"x": 5}, loop, b"5", object(), 5j, [[5]],
+    math.inf, -math.inf, 10**400, -(10**400), "5", "", True, False, None, [], [5], (5,), {"x": 5}, loop, b"5", object(), 5j,
+    [[5]],
 ]  # fmt: skip
 
 
@@ -157,9 +158,12 @@ def test_texts_bools_and_lists(permitting: Make, context: Make) -> None:
         {"ip": "1.2.3.4:80"}, {"ip": "1.2.3"}, {"ip": " 1.2.3.4"}, {"ip": ""}, {"ip": "fe80::1%eth0"}, {"ip": "localhost"},
         {"ip": "1.2.3.4\x00"}, {"origin_ip": "x"}, {"session_id": ""}, {"session_id": "a b"}, {"session_id": "a\n"},
         {"session_id": "x" * 129}, {"session_id": "é"}, {"session_started_at": 2**62}, {"session_started_at": -(2**62)},
-        {"trust": 101}, {"trust": -1}, {"trust": True}, {"trust": 5.0}, {"trust": 10**30}, {"resource": "\ud800"}, {"resource": "x" * 9000},
+        {"trust": 101}, {"trust": -1}, {"trust": True}, {"trust": 5.0}, {"trust": 10**30}, {"resource": "\ud800"},
+        {"resource": "x" * 9000},
         {"roles": ["\ud800"]}, {"params": {"\ud800": 1}}, {"params": {"a": "\ud800"}}, {"params": {"a": "x" * 70_000}},
-        {"params": {str(i): 1 for i in range(257)}}, {"params": {"a": list(range(1025))}}, {"params": {"a": [1] * 600, "b": [1] * 600}}, {"params": {"a": "x" * 40_000, "b": "y" * 40_000}}, {"principal_kind": "User"},
+        {"params": {str(i): 1 for i in range(257)}}, {"params": {"a": list(range(1025))}}, {"params": {"a": [1] * 600, "b": [1] * 600}},
+        {"params": {"a": "x" * 40_000, "b": "y" * 40_000}},
+        {"principal_kind": "User"},
         {"principal_kind": ""}, {"principal_id": "x" * 70_000}, {"roles": ["r"] * 257}, {"taints": ["x" * 10_000] * 7},
     ],
 )  # fmt: skip
@@ -171,7 +175,8 @@ def test_bad_contexts_are_value_errors(bad: dict[str, Any], context: Make) -> No
 @pytest.mark.parametrize(
     "bad",
     [
-        {"roles": "admin"}, {"roles": None}, {"roles": [1]}, {"roles": 5}, {"params": [("a", 1)]}, {"params": "x"}, {"params": 5},
+        {"roles": "admin"}, {"roles": None}, {"roles": [1]}, {"roles": 5}, {"params": [("a", 1)]}, {"params": "x"},
+        {"params": 5},
         {"params": {1: 1}}, {"ip": 5}, {"session_id": 5}, {"session_started_at": 1.5},
         {"session_started_at": True}, {"current_geo": ("IN",)}, {"device": "h"}, {"taints": "t"}, {"resource": 1},
         {"principal_id": 5}, {"principal_id": None}, {"unknown": 1}, {"action_count": "1"},
@@ -313,7 +318,8 @@ def test_contexts_and_verdicts_leak_nothing(run_python: Any) -> None:
         """
 import gc, resource
 from kest.gate import *
-gate = Gate.from_dict({"policies": [{"name": "p", "effect": "permit", "conditions": [{"param_in": {"field": "l", "values": ["a"]}}]}]})
+listed = {"param_in": {"field": "l", "values": ["a"]}}
+gate = Gate.from_dict({"policies": [{"name": "p", "effect": "permit", "conditions": [listed]}]})
 def work(n):
     for i in range(n):
         context = ActionContext(f"p{i}", "user", "x", roles=["a", "b", "c", "d", "e"], params={str(k): k for k in range(9)},

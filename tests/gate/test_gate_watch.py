@@ -67,8 +67,10 @@ def test_changes_are_followed(gate: Gate, file: Path, errors: queue.Queue[Except
 def test_a_broken_file_leaves_the_last_good_set(gate: Gate, file: Path, errors: queue.Queue[Exception]) -> None:
     file.write_text("[[policies]]\nname = 1")
     error = errors.get(timeout=30)
-    assert isinstance(error, GatePolicyError) and "gate.toml" in str(error)
-    assert named(gate, "first")() and gate.last_reload_error is error
+    assert isinstance(error, GatePolicyError)
+    assert "gate.toml" in str(error)
+    assert named(gate, "first")()
+    assert gate.last_reload_error is error
     file.unlink()
     assert isinstance(errors.get(timeout=30), FileNotFoundError)
     assert named(gate, "first")()

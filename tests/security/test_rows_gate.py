@@ -15,8 +15,15 @@ from typing import Any
 import pytest
 
 from kest.gate import (
-    ActionContext, DeviceFingerprint, Gate, GateInputError, GatePolicyError, GeoLocation, InMemoryInvalidationBroadcaster,
-    context_from_record, spawn_invalidation_listener,
+    ActionContext,
+    DeviceFingerprint,
+    Gate,
+    GateInputError,
+    GatePolicyError,
+    GeoLocation,
+    InMemoryInvalidationBroadcaster,
+    context_from_record,
+    spawn_invalidation_listener,
 )  # fmt: skip
 
 
@@ -84,7 +91,8 @@ def test_q06_time_and_evaluation_belong_to_the_evaluation() -> None:
     assert window.evaluate(context).is_refuse
     window._core.set_clock(10 * 3600 * 10**9, 0)
     first, second = window.evaluate(context), window.evaluate(context)
-    assert first.is_permit and first.evaluation_id != second.evaluation_id
+    assert first.is_permit
+    assert first.evaluation_id != second.evaluation_id
 
 
 def test_q07_observing_hides_nothing() -> None:
@@ -103,8 +111,10 @@ def test_q07_observing_hides_nothing() -> None:
 
     observing = gate(("permit", [{"action": "x"}]), observe_only=True, token_signer=Signer(), broadcaster=Broadcaster())
     verdict = observing.evaluate(act(ip="1.1.1.1", origin_ip="2.2.2.2"))
-    assert verdict.is_permit and verdict.signature == b"s"
-    assert verdict.observed is not None and verdict.observed.code == "NO_POLICY_MATCH"
+    assert verdict.is_permit
+    assert verdict.signature == b"s"
+    assert verdict.observed is not None
+    assert verdict.observed.code == "NO_POLICY_MATCH"
     assert not heard
 
 
@@ -240,7 +250,7 @@ def test_q21_a_callback_may_call_back() -> None:
 
 def test_nothing_that_is_asked_crashes_a_gate() -> None:
     """Random contexts from JSON: an error that says what is wrong, or a verdict."""
-    rng = random.Random(7)  # noqa: S311
+    rng = random.Random(7)
     guarded = gate(
         (
             "permit",
