@@ -92,6 +92,11 @@ int kest_gate_spend(kest_state *state, PyObject *text, const char *what, kest_st
 int kest_gate_read_param(kest_state *state, PyObject *name, PyObject *value, kest_gate_param *param, kest_held_param *held,
                          size_t *allowance);
 void kest_gate_drop_param(kest_held_param *held);
+/* py_gate_where.c: fill in a context; -1 with an exception set. */
+int kest_gate_take_ip(kest_state *state, PyObject *given, const char *what, kest_gate_ip *out);
+int kest_gate_take_device(kest_state *state, PyObject *given, const char *what, PyObject **held, kest_str *out);
+int kest_gate_take_session(kest_state *state, ContextObject *self, PyObject *given);
+int kest_gate_take_resource(kest_state *state, ContextObject *self, PyObject *given);
 /* A GeoLocation's facts; -1 with an exception set. */
 int kest_gate_read_geo(kest_state *state, PyObject *given, const char *what, kest_gate_geo *out);
 PyObject *kest_gate_input_error(kest_state *state, const char *format, ...);

@@ -18,8 +18,8 @@ ZONES = (
 )
 ACTIONS = ("", "pay", "pay.refund", "pay.refund.all", "payday", "read")
 PATHS = (
-    "orders/1", "orders/../secrets/1", "/orders/1", "orders//1", "orders/%2e%2e/secrets/1", "orders\\1", "../x", "orders/./1/",
-    "", "orders", "secrets/1", "/..", "orders/%2F1", "a/b/../../orders/2", "%6frders/1", ".", "/", "orders/.1",
+    "orders/1", "orders/../secrets/1", "/orders/1", "orders//1", "orders/%2e%2e/secrets/1", "orders\\1", "../x",
+    "orders/./1/", "", "orders", "secrets/1", "/..", "orders/%2F1", "a/b/../../orders/2", "%6frders/1", ".", "/", "orders/.1",
 )  # fmt: skip
 PATH_PATTERNS = ("orders/*", "orders/1", "secrets/*", "/orders/1", "*", "orders", "o*", "/*")
 FIELDS = ("amount", "to", "flag", "é")
