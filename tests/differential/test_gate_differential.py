@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -88,7 +89,7 @@ def test_a_history_of_actions_is_decided_alike(
 pauses = st.sampled_from([0, 1, NS - 1, NS, NS + 1, 2 * NS, 60 * NS, 7200 * NS])
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=3 * EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(focused_documents, options, st.lists(st.tuples(focused_contexts, st.none(), pauses), min_size=2, max_size=8))
 def test_limits_and_sessions_are_decided_alike(
     policies: list[dict[str, Any]], opts: dict[str, Any], history: list[Any]
@@ -99,7 +100,7 @@ def test_limits_and_sessions_are_decided_alike(
 ages = st.sampled_from([-61, -60, 0, 59, 119, 10_800, 10_801, 14_400, 14_401])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=2 * EXAMPLES, deadline=None)
 @given(drifting, ages, st.sampled_from([None, 500.0, 20_000.0]))
 def test_drift_is_decided_alike(record: dict[str, Any], age: int, max_km: float | None) -> None:
     policies = [{"name": "p", "effect": "permit", "conditions": []}]
@@ -107,7 +108,7 @@ def test_drift_is_decided_alike(record: dict[str, Any], age: int, max_km: float 
     play(policies, opts, [(record, age, 0)], 1_700_000_000 * NS)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(st.lists(documents(most=5, of=leaves), min_size=3, max_size=5), contexts, st.integers(9, 200), instants)
 def test_the_index_changes_nothing(
     blocks: list[list[dict[str, Any]]], record: dict[str, Any], count: int, wall: int
@@ -179,7 +180,7 @@ def test_an_explanation_agrees_with_the_verdict(condition: dict[str, Any], recor
     assert str(explanation)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=EXAMPLES // 2, deadline=None)
 @given(st.lists(st.integers(0, 200_000_000), min_size=1, max_size=400), st.integers(1, 60))
 def test_a_hot_key_counts_never_too_little_and_hardly_too_much(pauses: list[int], most: int) -> None:
     """Beyond 31 events in a window a 32nd of the window is the error, always to the safe side."""
