@@ -28,8 +28,10 @@ from .gates import (
     windows,
 )  # fmt: skip
 
+# As for the other differential tests; limits and drift need more examples than most.
+EXAMPLES = int(os.environ.get("KEST_DIFFERENTIAL_EXAMPLES", "200"))
 many = settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
