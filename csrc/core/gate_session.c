@@ -174,6 +174,19 @@ kest_status kest_gate_sessions_permitted(kest_gate_sessions *s, const kest_gate_
     return KEST_OK;
 }
 
+void kest_gate_sessions_undo(kest_gate_sessions *s, const kest_gate_context *ctx)
+{
+    uint8_t key[KEST_GATE_KEY_LEN];
+    session *found;
+
+    if (!ctx->has_session)
+        return;
+    key_of(KEST_TARGET_SESSION, ctx->session, key);
+    found = kest_gate_table_find(&s->open, key);
+    if (found && found->actions)
+        found->actions--;
+}
+
 static void drop_revocation(kest_gate_sessions *s, revocation *r)
 {
     s->wide -= r->head.total != KEST_TARGET_SESSION; /* `total` holds the kind of target */

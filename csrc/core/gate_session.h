@@ -19,6 +19,8 @@ void kest_gate_sessions_free(kest_gate_sessions *sessions);
 void kest_gate_sessions_look(kest_gate_sessions *sessions, const kest_gate_context *ctx, kest_gate_time now, kest_gate_session *out);
 /* An action of the context was permitted: opens its session if need be, and counts it unless `count` is false. */
 kest_status kest_gate_sessions_permitted(kest_gate_sessions *sessions, const kest_gate_context *ctx, kest_gate_time now, bool count);
+/* Takes the count of one action back: it was refused after all. */
+void kest_gate_sessions_undo(kest_gate_sessions *sessions, const kest_gate_context *ctx);
 /* KEST_E_LIMIT: the oldest invalidation would have to go. */
 kest_status kest_gate_sessions_invalidate(kest_gate_sessions *sessions, kest_gate_target target, kest_str id, kest_gate_time now);
 bool kest_gate_sessions_invalidated(const kest_gate_sessions *sessions, kest_gate_target target, kest_str id);

@@ -175,6 +175,26 @@ static bool record_limits(local *l, const kest_gate_case *c, bool permitted)
     return false;
 }
 
+/* The permit remembers what it was counted against, in case it is refused after all. */
+static PyObject *with_limits(PyObject *verdict, const kest_gate_case *c)
+{
+    VerdictObject *v = (VerdictObject *)verdict;
+    const size_t count = c->scratch->nlimits;
+    size_t n = 0;
+
+    if (!verdict || !count || v->kind != KEST_PERMIT || v->observed)
+        return verdict;
+    if (!(v->limits = kest_calloc(count, sizeof *v->limits))) {
+        Py_DECREF(verdict);
+        return PyErr_NoMemory();
+    }
+    for (size_t i = 0; i < count; i++)
+        if (counts(c, i, true))
+            v->limits[n++] = c->scratch->limits[i];
+    v->nlimits = n;
+    return verdict;
+}
+
 static void refuse(kest_gate_outcome *outcome, kest_gate_reason why)
 {
     outcome->verdict = KEST_REFUSE;
@@ -248,7 +268,7 @@ static PyObject *gate_evaluate(GateObject *self, PyObject *given)
     commit_limits(self, &l, &c, &outcome);
     commit_session(self, &c, &outcome);
     (void)kest_gate_rates_sweep(self->rates->rates, c.now.steady_ns, SWEEP);
-    return verdict_of(self, ctx, &c, &outcome);
+    return with_limits(verdict_of(self, ctx, &c, &outcome), &c);
 }
 
 /* ---- with stores elsewhere ---- */
@@ -363,12 +383,44 @@ static PyObject *gate_evaluate_with(GateObject *self, PyObject *args)
         commit_limits(self, &l, &c, &outcome);
     if (known == Py_Ellipsis && PyList_GET_SIZE(r.needed) == 0)
         commit_session(self, &c, &outcome);
-    if ((verdict = verdict_of(self, ctx, &c, &outcome)))
+    verdict = verdict_of(self, ctx, &c, &outcome);
+    if (answers == Py_Ellipsis)
+        verdict = with_limits(verdict, &c);
+    if (verdict)
         verdict = Py_BuildValue("NOO", verdict, r.needed, consulted);
 done:
     Py_XDECREF(consulted);
     Py_XDECREF(r.needed);
     return verdict;
+}
+
+/* ---- second thoughts ---- */
+
+static PyObject *gate_take_back(GateObject *self, PyObject *given)
+{
+    local l = {.rates = self->rates->rates};
+    uint8_t key[KEST_GATE_KEY_LEN];
+    kest_gate_session session;
+    VerdictObject *verdict;
+    kest_gate_case c;
+
+    if (Py_TYPE(given) != kest_state_of((PyObject *)self)->verdict_type)
+        return PyErr_Format(PyExc_TypeError, "take_back() takes a Verdict");
+    verdict = (VerdictObject *)given;
+    if (verdict->kind != KEST_PERMIT || self->observe)
+        Py_RETURN_NONE;
+    c = case_of(self, verdict->ctx, &session);
+    c.set = verdict->set->set; /* policies may have been reloaded since */
+    for (; verdict->nlimits; verdict->nlimits--) {
+        const kest_gate_limit *limit = &c.set->limits[verdict->limits[verdict->nlimits - 1]];
+
+        if (limit->count_refused)
+            continue;
+        limit_key(&l, &c, verdict->limits[verdict->nlimits - 1], key);
+        kest_gate_rates_undo(l.rates, key, limit->window_ns);
+    }
+    kest_gate_sessions_undo(self->sessions->sessions, c.ctx);
+    Py_RETURN_NONE;
 }
 
 /* ---- explanation ---- */
@@ -448,6 +500,8 @@ static PyMethodDef gate_methods[] = {
      "evaluate_with(context, session, answers, /)\n--\n\n(verdict, limits still unanswered, limits consulted). session: None or (known, "
      "revoked, age in seconds, actions, ip, geo, device hash); answers: whether there is room, by number of the limit. ... in place of either "
      "goes to the store in memory, and records there once nothing is unanswered."},
+    {"take_back", (PyCFunction)gate_take_back, METH_O,
+     "take_back(verdict, /)\n--\n\nA permit is refused after all: takes it out of the counters in memory, once."},
     {"explain", (PyCFunction)gate_explain, METH_VARARGS,
      "explain(context, policy, /)\n--\n\nFor each node of a policy, in preorder: 0 false, 1 true, 2 unknown. Changes nothing."},
     {"replace", (PyCFunction)gate_replace, METH_O, "replace(policies, /)\n--\n\nEvaluates against another set from now on."},

@@ -74,6 +74,8 @@ typedef struct VerdictObject {
     PyObject *evaluator, *code; /* override what follows from `outcome` */
     kest_gate_outcome outcome;
     kest_gate_verdict kind;
+    uint32_t *limits; /* that the permit was counted against, or NULL */
+    size_t nlimits;
     int64_t issued, expires; /* Unix seconds */
     uint8_t token[KEST_UUID_LEN], evaluation[KEST_UUID_LEN];
 } VerdictObject;

@@ -1,6 +1,7 @@
 /* py_gate_verdict.c: Verdict. Reasons and permits are made when somebody asks for them. */
 #include "py_gate.h"
 
+#include "../core/alloc.h"
 #include "../core/uuid7.h"
 
 /* Evaluator and code for each reason; what the reason is called where kest.gate.reasons words it. */
@@ -71,6 +72,7 @@ static void verdict_dealloc(VerdictObject *self)
     Py_XDECREF(self->reason);
     Py_XDECREF(self->evaluator);
     Py_XDECREF(self->code);
+    kest_free(self->limits);
     type->tp_free(self);
     Py_DECREF(type);
 }

@@ -170,15 +170,15 @@ class Gate:
 
     def _decide_at_length(self, context: ActionContext) -> Verdict:
         if self._rates is None and self._sessions is None:
-            verdict = self._core.evaluate(context)
+            verdict = self._approved(self._core.evaluate(context))
         else:
-            verdict = evaluate_elsewhere(self._core, context, self._rates, self._sessions, self._observing)
+            verdict = evaluate_elsewhere(
+                self._core, context, self._rates, self._sessions, self._observing, self._approved
+            )
         if self._observing:
             self._log_observed(verdict)
         elif verdict.is_invalidate:
             self._publish(verdict)
-        if self._signer is not None and verdict.is_permit:
-            return self._signed(verdict)
         return verdict
 
     def _log_observed(self, verdict: Verdict) -> None:
@@ -187,16 +187,18 @@ class Gate:
             what = (observed.kind, observed.code, observed.evaluator, observed.reason)
             log.info("observing %s: would %s: [%s] %s: %s", verdict.evaluation_id, *what)
 
-    def _signed(self, verdict: Verdict) -> Verdict:
-        assert self._signer is not None
-        permit = verdict.permit_token
+    def _approved(self, verdict: Verdict) -> Verdict:
+        """A permit with its signature; a refusal, which consumes no quota, when there is none to be had."""
+        permit = verdict.permit_token if self._signer is not None else None
+        if self._signer is None or permit is None:
+            return verdict
         try:
-            assert permit is not None
             signed = permit.signed(self._signer.sign(permit))
             if not signed.signature:
                 raise TypeError("the signer returned no signature")
         except Exception as error:
             log.exception("token signing failed")
+            self._core.take_back(verdict)
             return verdict._refused("gate", "IDENTITY_FAILED", f"token signing failed: {type(error).__name__}")
         verdict._sign(signed)
         return verdict

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kest._kestcore import canonicalize, parse, sha256
+from kest._kestcore import canonicalize, parse
 from kest.errors import ConfigurationError, GatePolicyError, KestError
 from kest.gate.conditions import Condition, Pattern, integer, items, parse_conditions, table, text
 
@@ -44,19 +45,38 @@ class Policies:
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of what is enforced; descriptions are left out."""
-        content = [[p.name, p.permit, p.priority, [_plain(c) for c in p.conditions]] for p in self.policies]
-        return sha256(canonicalize(content)).hex()
+        state = hashlib.sha256()
+        for policy in self.policies:
+            _add(state, [policy.name, policy.permit, policy.priority, len(policy.conditions)])
+            for condition in policy.conditions:
+                _add_condition(state, condition)
+        return state.hexdigest()
 
     def __len__(self) -> int:
         return len(self.policies)
 
 
-def _plain(condition: Condition) -> list[Any]:
-    arguments = {
-        name: [value.mode, value.text] if isinstance(value, Pattern) else value
-        for name, value in condition.arguments.items()
-    }
-    return [condition.name, arguments, [_plain(part) for part in condition.parts]]
+_PIECE = 256  # values that are written at a time: no step holds the interpreter's lock for long
+
+
+def _add(state: hashlib._Hash, value: list[Any]) -> None:
+    """A piece of what is hashed, with its length before it."""
+    piece = canonicalize(value)
+    state.update(len(piece).to_bytes(8, "big"))
+    state.update(piece)
+
+
+def _add_condition(state: hashlib._Hash, condition: Condition) -> None:
+    _add(state, [condition.name, len(condition.parts), len(condition.arguments)])
+    for name, value in condition.arguments.items():
+        if isinstance(value, tuple):
+            _add(state, [name, len(value)])
+            for start in range(0, len(value), _PIECE):
+                _add(state, list(value[start : start + _PIECE]))
+        else:
+            _add(state, [name, [value.mode, value.text] if isinstance(value, Pattern) else value])
+    for part in condition.parts:
+        _add_condition(state, part)
 
 
 # --- documents ---

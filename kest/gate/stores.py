@@ -7,7 +7,7 @@ fails refuses the action: nothing is permitted on a guess.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from kest._kestcore import ActionContext, GateCore, InMemoryRateLimitStore, InMemorySessionStore, Verdict
@@ -21,6 +21,8 @@ __all__ = [
 ]  # fmt: skip
 
 log = logging.getLogger("kest.gate")
+
+Approve = Callable[[Verdict], Verdict]
 
 REVOKED = {"session": 1, "principal": 2, "role": 3}
 
@@ -88,17 +90,23 @@ def limit_key(context: ActionContext, limit: tuple[str, int, int, bool]) -> Limi
 
 
 def evaluate_elsewhere(
-    core: GateCore, context: ActionContext, rates: RateLimitStore | None, sessions: SessionStore | None, observing: bool
+    core: GateCore,
+    context: ActionContext,
+    rates: RateLimitStore | None,
+    sessions: SessionStore | None,
+    observing: bool,
+    approve: Approve,
 ) -> Verdict:
-    """Evaluate with one or both stores elsewhere (None: the one in memory)."""
+    """Evaluate with one or both stores elsewhere (None: the one in memory). ``approve`` sees a permit before it is
+    recorded elsewhere, and may turn it into a refusal."""
     try:
         known: Any = ... if sessions is None else sessions.look(context)
     except Exception:
         return _unavailable(core, context, "session")
     if rates is None:
-        verdict, _, _ = core.evaluate_with(context, known, ...)
+        verdict = approve(core.evaluate_with(context, known, ...)[0])
     else:
-        verdict = _with_rates(core, context, rates, known, observing)
+        verdict = _with_rates(core, context, rates, known, observing, approve)
     shown = verdict.observed or verdict
     if sessions is not None and shown.kind != "refuse":
         try:
@@ -113,7 +121,9 @@ def evaluate_elsewhere(
     return verdict
 
 
-def _with_rates(core: GateCore, context: ActionContext, rates: RateLimitStore, known: Any, observing: bool) -> Verdict:
+def _with_rates(
+    core: GateCore, context: ActionContext, rates: RateLimitStore, known: Any, observing: bool, approve: Approve
+) -> Verdict:
     answers: dict[int, bool] = {}
     limits = core.policies.limits
     while True:
@@ -127,15 +137,18 @@ def _with_rates(core: GateCore, context: ActionContext, rates: RateLimitStore, k
         except Exception:
             log.exception("the rate-limit store failed")
             return verdict._refused("policy", "POLICY_DENIED", "rate-limit backend unavailable")
+    verdict = approve(verdict)
     if observing or not consulted:
         return verdict
     counted = [number for number in consulted if verdict.is_permit or limits[number][3]]
     try:
         if counted and not rates.record([limit_key(context, limits[n]) for n in counted], enforce=verdict.is_permit):
+            core.take_back(verdict)
             return verdict._refused("policy", "RATE_LIMIT_EXCEEDED", "rate limit exceeded by calls at the same time")
     except Exception:
         log.exception("the rate-limit store failed")
         if verdict.is_permit:
+            core.take_back(verdict)
             return verdict._refused("policy", "POLICY_DENIED", "rate-limit backend unavailable")
     return verdict
 

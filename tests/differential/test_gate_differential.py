@@ -110,7 +110,9 @@ def test_drift_is_decided_alike(record: dict[str, Any], age: int, max_km: float 
     play(policies, opts, [(record, age, 0)], 1_700_000_000 * NS)
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(st.lists(documents(most=5, of=leaves), min_size=3, max_size=5), contexts, st.integers(9, 200), instants)
 def test_the_index_changes_nothing(
     blocks: list[list[dict[str, Any]]], record: dict[str, Any], count: int, wall: int

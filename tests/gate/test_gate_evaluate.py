@@ -321,6 +321,31 @@ def test_a_signer_signs_and_its_failure_refuses(permitting: Make, context: Make)
         assert (verdict.token_id, verdict.permit_token) == (None, None)
 
 
+def test_a_failed_signature_consumes_no_quota(permitting: Make, context: Make) -> None:
+    class Signer:
+        works = False
+
+        def sign(self, token: PermitToken) -> bytes:
+            if not self.works:
+                raise RuntimeError("no key")
+            return b"s"
+
+    limits = [{"rate_limit": {"max": 1, "window": "1h"}}, {"rate_limit": {"max": 1, "window": "2h"}}]
+    signer = Signer()
+    gate = permitting(*limits, token_signer=signer, max_session_actions=1)
+    for _ in range(3):
+        assert gate.evaluate(context(session_id="s")).code == "IDENTITY_FAILED"
+    signer.works = True
+    verdict = gate.evaluate(context(session_id="s"))
+    assert verdict.is_permit
+    assert gate.evaluate(context(session_id="s")).code == "RATE_LIMIT_EXCEEDED"
+    for _ in range(2):  # once only, and only what a gate permitted
+        gate._core.take_back(verdict)
+    assert gate.evaluate(context(session_id="s")).is_permit
+    gate._core.take_back(gate.evaluate(context(session_id="s")))
+    assert gate.evaluate(context(session_id="s")).is_refuse
+
+
 # --- reload ---
 
 

@@ -232,3 +232,17 @@ def test_importing_the_gate_loads_no_optional_library(run_python: Any) -> None:
         "heavy = names & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
+
+
+def test_the_documentation_names_every_condition_and_its_example_loads(context: Any) -> None:
+    from kest.gate import conditions
+
+    root = Path(__file__).resolve().parents[2]
+    page, example = (root / "docs" / "gate.md").read_text(), (root / "examples" / "gate" / "policies.toml").read_text()
+    assert example in page
+    for name in (*conditions._CONDITIONS, *conditions._GROUPS):
+        assert f"`{name}`" in page, name
+    gate = Gate.from_toml(example)
+    given = {"principal_kind": "agent", "params": {"amount": 5}, "roles": ["on_call"], "resource": "orders/1"}
+    assert gate.evaluate(context("refund.small", **given)).is_permit
+    assert gate.evaluate(context("refund.small", **{**given, "resource": "secrets/1"})).policy == "no_secrets_abroad"

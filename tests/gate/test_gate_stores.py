@@ -172,6 +172,21 @@ def test_a_session_store_that_fails_refuses(permitting: Make, context: Make) -> 
     assert gate.evaluate(context(session_id="s", ip="2.2.2.2")).is_invalidate  # the verdict stands
 
 
+def test_a_failed_signature_records_nothing_elsewhere(permitting: Make, context: Make) -> None:
+    class Signer:
+        def sign(self, token: object) -> bytes:
+            raise RuntimeError("no key")
+
+    rates, sessions = ListedRates(), DictSessions()
+    gate = permitting(limit(1), rate_store=rates, session_store=sessions, token_signer=Signer())
+    assert gate.evaluate(context(session_id="s")).code == "IDENTITY_FAILED"
+    assert not rates.events
+    assert not sessions.open
+    gate = permitting(limit(1), session_store=sessions, token_signer=Signer())
+    for _ in range(2):
+        assert gate.evaluate(context(session_id="s")).code == "IDENTITY_FAILED"
+
+
 def test_limits_here_and_sessions_elsewhere(permitting: Make, context: Make) -> None:
     gate = permitting(limit(1), session_store=DictSessions())
     assert gate.evaluate(context()).is_permit
