@@ -9,15 +9,10 @@ static kest_tri tri(bool holds)
     return holds ? KEST_TRUE : KEST_FALSE;
 }
 
-static bool same(kest_str a, kest_str b)
-{
-    return kest_str_compare(a, b) == 0;
-}
-
 static bool among(kest_str text, const kest_str *items, size_t count)
 {
     for (size_t i = 0; i < count; i++)
-        if (same(items[i], text))
+        if (kest_gate_same(items[i], text))
             return true;
     return false;
 }
@@ -175,7 +170,7 @@ kest_tri kest_gate_test(const kest_gate_case *c, uint32_t at)
         return inner == KEST_UNKNOWN ? inner : tri(inner == KEST_FALSE);
     case KEST_OP_KIND: return tri(ctx->kind == node->ref);
     case KEST_OP_ROLE: return tri(among(node->text, ctx->roles, ctx->nroles));
-    case KEST_OP_ID: return tri(same(node->text, ctx->principal));
+    case KEST_OP_ID: return tri(kest_gate_same(node->text, ctx->principal));
     case KEST_OP_ACTION: return tri(kest_gate_matches(node->mode, node->text, ctx->action));
     case KEST_OP_RESOURCE:
         return ctx->has_resource ? tri(kest_gate_matches(node->mode, node->text, ctx->resource)) : KEST_UNKNOWN;

@@ -5,7 +5,6 @@
 #include <arpa/inet.h>
 #include <math.h>
 #include <pthread.h>
-#include <string.h>
 
 static bool starts_with(kest_str text, kest_str prefix)
 {
@@ -26,7 +25,7 @@ bool kest_gate_matches(kest_gate_pattern_mode mode, kest_str pattern, kest_str t
 const kest_gate_value *kest_gate_find_param(const kest_gate_context *ctx, kest_str name)
 {
     for (size_t i = 0; i < ctx->nparams; i++)
-        if (kest_str_compare(ctx->params[i].name, name) == 0)
+        if (kest_gate_same(ctx->params[i].name, name))
             return &ctx->params[i].value;
     return NULL;
 }

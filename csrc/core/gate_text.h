@@ -4,6 +4,8 @@
 
 #include "gate_types.h"
 
+#include <string.h>
+
 /* `*` alone matches everything; a trailing `*` any ending; a trailing `.*` at least one more character after the dot. */
 typedef enum kest_gate_pattern_mode {
     KEST_PATTERN_EXACT = 0,
@@ -13,6 +15,12 @@ typedef enum kest_gate_pattern_mode {
 } kest_gate_pattern_mode;
 
 bool kest_gate_matches(kest_gate_pattern_mode mode, kest_str pattern, kest_str text);
+
+/* Equal: lengths first, since that tells most names apart. */
+static inline bool kest_gate_same(kest_str a, kest_str b)
+{
+    return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
+}
 
 /* The parameter of that name, or NULL. */
 const kest_gate_value *kest_gate_find_param(const kest_gate_context *ctx, kest_str name);
