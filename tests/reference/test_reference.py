@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import os
+import sys
 import uuid
 import zlib
 from collections.abc import Callable
