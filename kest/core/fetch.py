@@ -92,7 +92,7 @@ def fetch(url: str, *, timeout: float, max_bytes: int) -> Fetched:
     body = bytearray()
     try:
         with _pool(urlsplit(url)) as pool:
-            limits = {"connect": deadline, "read": deadline, "write": deadline}  # see http_backend
+            limits = {"connect": deadline, "read": deadline, "write": deadline}  # see fetch_backend
             headers = {
                 "Host": urlsplit(url).netloc,
                 "Accept": "application/json",
@@ -125,7 +125,7 @@ def _pool(parts: SplitResult) -> Any:
 
     import httpcore
 
-    from kest.core.engine.http_backend import DeadlineBackend
+    from kest.core.fetch_backend import DeadlineBackend
 
     settings: dict[str, Any] = {
         "ssl_context": ssl.create_default_context() if parts.scheme == "https" else None,

@@ -1048,9 +1048,6 @@ def test_opa_options() -> None:
         assert server.requests[0].startswith(b"POST /opa/v1/data/kest/allow/allow?provenance=true HTTP/1.1\r\n")
 
 
-@pytest.mark.filterwarnings(
-    "ignore::ResourceWarning"
-)  # httpcore leaves the socket to the collector if it cannot connect
 def test_opa_over_a_unix_socket(tmp_path: Any) -> None:
     path = str(tmp_path / "opa.sock")
     server = Server(saying(response(OPA_ALLOW)), socket.AF_UNIX).start(path)
@@ -1228,9 +1225,27 @@ async def test_a_response_sent_before_its_request_is_refused(ask: Any) -> None:
         connection.sendall(denial + response(OPA_ALLOW) if len(server.requests) == 1 else denial)
 
     with serving(ahead) as server, OPAPolicyEngine(server.url) as engine:
-        assert (await ask(engine, "e", ["a"], CONTEXT)).allowed is False
-        with pytest.raises(PolicyEngineError, match="before the request"):
+        with pytest.raises(PolicyEngineError, match="more than it announced"):
             await ask(engine, "e", ["a"], CONTEXT)
+        assert (await ask(engine, "e", ["a"], CONTEXT)).allowed is False
+        assert server.connections == 2
+
+
+async def test_a_response_sent_between_two_requests_is_not_taken_for_an_answer(ask: Any) -> None:
+    denial, said = response(b'{"result": {"allow": false}}'), threading.Event()
+
+    def ahead(server: Server, connection: socket.socket, _: bytes) -> None:
+        connection.sendall(denial)
+        if len(server.requests) == 1:
+            assert go_on.wait(5)
+            connection.sendall(response(OPA_ALLOW))
+            said.set()
+
+    go_on = threading.Event()
+    with serving(ahead) as server, OPAPolicyEngine(server.url) as engine:
+        assert (await ask(engine, "e", ["a"], CONTEXT)).allowed is False
+        go_on.set()
+        assert said.wait(5)
         assert (await ask(engine, "e", ["a"], CONTEXT)).allowed is False
         assert server.connections == 2
 

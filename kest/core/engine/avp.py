@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import Any
 
 from kest.core.engine.base import DecidingEngine, Decision, refuse_names
-from kest.core.engine.http_client import call_with_deadline, check_timeout
+from kest.core.engine.deadline import call_with_deadline, check_timeout
 from kest.core.engine.policy_input import cedar_context, resource_id, workload_id
 from kest.errors import ConfigurationError, MissingExtraError, PolicyEngineError
 from kest.locks import Lock

@@ -1,41 +1,32 @@
-"""The connections to a policy server: httpcore's, with one deadline for everything, no retries, no redirects, no
-proxies.
+"""The connections to a policy server: one deadline for everything, no retries, no redirects, no proxies.
 
 Idle connections are kept on a stack for all threads of the process, and on one for each running event loop. One that
 the server has closed is replaced before anything is sent; once a request may have left, it is never sent again.
-httpcore's pools are not used, since they examine every connection several times for each request: with 32 of them, most
-of the time of a decision.
 """
 
 from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import re
-import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from urllib.parse import SplitResult, urlsplit
 
+from kest.core.engine.deadline import check_timeout
 from kest.errors import ConfigurationError, PolicyEngineError
 
 if TYPE_CHECKING:
     import asyncio
     import ssl
 
-    import anyio
-    import httpcore
+    from kest.core.engine.http_connection import AsyncConnection, Connection
 
-__all__ = ["PolicyServer", "call_with_deadline", "check_timeout", "json_document"]
+__all__ = ["PolicyServer", "json_document"]
 
-T = TypeVar("T")
-
-MAX_BODY_BYTES = 1_048_576
 MAX_CONNECTIONS = 32
 """Idle connections that are kept, and requests in flight per event loop; more wait, within their deadline. Threads
 limit themselves."""
@@ -48,25 +39,14 @@ _VALUE = re.compile(r"[\x20-\x7e\t]*")
 _PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*/?")
 _HOST = re.compile(r"[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._~-]+)?\]")
 _OUR_HEADERS = [
-    (b"Content-Type", b"application/json"),
-    (b"Accept", b"application/json"),
-    (b"Accept-Encoding", b"identity"),
-    (b"User-Agent", b"kest"),
+    ("Content-Type", "application/json"),
+    ("Accept", "application/json"),
+    ("Accept-Encoding", "identity"),
+    ("User-Agent", "kest"),
 ]
 _RESERVED = frozenset(
     ("host", "content-length", "content-type", "transfer-encoding", "connection", "accept-encoding", "accept")
 )
-
-
-def check_timeout(timeout: float) -> float:
-    """``timeout`` in seconds as a float.
-
-    Raises:
-        ConfigurationError: not a finite number greater than zero.
-    """
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
-        raise ConfigurationError("timeout must be a number of seconds greater than 0")
-    return float(timeout)
 
 
 def json_document(body: bytes, label: str) -> Any:
@@ -111,33 +91,33 @@ def _parse(label: str, url: str) -> tuple[SplitResult, int | None]:
     return parts, port
 
 
-def _checked(label: str, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+def _checked(label: str, headers: Mapping[str, str]) -> list[tuple[str, str]]:
     for key, value in headers.items():
         if not _TOKEN.fullmatch(key) or not _VALUE.fullmatch(value) or key.lower() in _RESERVED:
             raise ConfigurationError(
                 f"header {key!r} for {label} cannot be sent: bad characters, or set by Kest itself"
             )
-    return [(key.encode(), value.encode()) for key, value in headers.items()]
+    return list(headers.items())
 
 
 class _Loop(NamedTuple):
     """What one event loop uses. ``keeper`` closes the idle connections: asyncio ends a suspended asynchronous generator
     with its loop (``loop.shutdown_asyncgens``), or on the loop as soon as nothing refers to it any more."""
 
-    idle: list[httpcore.AsyncHTTPConnection]
-    slots: anyio.Semaphore
+    idle: list[AsyncConnection]
+    slots: asyncio.Semaphore
     keeper: AsyncGenerator[None, None]
 
 
-async def _keep(idle: list[httpcore.AsyncHTTPConnection]) -> AsyncGenerator[None, None]:
+async def _keep(idle: list[AsyncConnection]) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
         while idle:
-            await idle.pop().aclose()
+            await idle.pop().close()
 
 
-def _close_all(idle: list[httpcore.HTTPConnection]) -> None:
+def _close_all(idle: list[Connection]) -> None:
     with suppress(IndexError):  # other threads take from it too
         while True:
             idle.pop().close()
@@ -170,23 +150,24 @@ class PolicyServer:
     ) -> None:
         self.timeout = check_timeout(timeout)
         parts, port = _parse(label, url)
-        self._prefix = parts.path.rstrip("/")
-        self._headers = [(b"Host", parts.netloc.encode()), *_OUR_HEADERS, *_checked(label, headers or {})]
+        fields = [("Host", parts.netloc), *_OUR_HEADERS, *_checked(label, headers or {})]
+        self._prefix = f"POST {parts.path.rstrip('/')}".encode()
+        self._head = "".join(f"{name}: {value}\r\n" for name, value in fields).encode()
         self.name = f"{label} at {'unix:' + uds if uds else f'{parts.scheme}://{parts.netloc}'}"
-        if parts.scheme == "https" and context is None:
-            import ssl
+        if parts.scheme == "https":
+            if context is None:
+                import ssl
 
-            context = ssl.create_default_context()
-        import httpcore
+                context = ssl.create_default_context()
+            context.set_alpn_protocols(["http/1.1"])
+        else:
+            context = None
+        from kest.core.engine.http_connection import AsyncConnection, Connection, Target
 
-        from kest.core.engine.http_backend import AsyncDeadlineBackend, DeadlineBackend
-
-        self._url = partial(httpcore.URL, scheme=parts.scheme, host=parts.hostname or "", port=port)
-        settings: dict[str, Any] = {"origin": self._url().origin, "ssl_context": context, "uds": uds}
-        settings["keepalive_expiry"] = MAX_IDLE_SECONDS
-        self._connect = partial(httpcore.HTTPConnection, network_backend=DeadlineBackend(), **settings)
-        self._aconnect = partial(httpcore.AsyncHTTPConnection, network_backend=AsyncDeadlineBackend(), **settings)
-        self._threads: tuple[int, list[httpcore.HTTPConnection]] = os.getpid(), []
+        default = 443 if parts.scheme == "https" else 80
+        self._target = Target(parts.hostname or "", default if port is None else port, uds, context)
+        self._connect, self._aconnect = Connection, AsyncConnection.open
+        self._threads: tuple[int, list[Connection]] = os.getpid(), []
         self._loops: dict[tuple[int, asyncio.AbstractEventLoop], _Loop] = {}
 
     def deadline(self) -> float:
@@ -199,52 +180,43 @@ class PolicyServer:
         Raises:
             PolicyEngineError: no such response before ``deadline``.
         """
-        content = bytearray()
         idle = self._idle()
-        connection = self._take(idle)
+        connection: Connection | None = None
         try:
-            with connection.stream("POST", **self._request(path, body, deadline)) as response:
-                self._check(response)
-                for part in response.iter_stream():
-                    self._append(content, part)
-            return bytes(content)
-        except PolicyEngineError:
-            raise
+            connection = self._take(idle) or self._connect(self._target, deadline)
+            return connection.exchange(self._request(path, body), deadline)
         except Exception as error:
             text, cause = self._explain(error)
         finally:
-            if connection.is_available() and len(idle) < MAX_CONNECTIONS and idle is self._threads[1]:
-                idle.append(connection)
-            else:
-                connection.close()
+            if connection is not None:
+                if connection.keep and len(idle) < MAX_CONNECTIONS and idle is self._threads[1]:
+                    idle.append(connection)
+                else:
+                    connection.close()
         raise PolicyEngineError(text) from cause
 
     async def apost(self, path: str, body: bytes, deadline: float) -> bytes:
         """:meth:`post` on an event loop."""
-        import anyio
-
-        content = bytearray()
-        connection = None
         loop = await self._loop()
         try:
-            with anyio.fail_after(deadline - time.monotonic()):
-                await loop.slots.acquire()
+            await _slot(loop.slots, deadline)
+            connection: AsyncConnection | None = None
             try:
-                connection = await self._atake(loop.idle)
-                async with connection.stream("POST", **self._request(path, body, deadline)) as response:
-                    self._check(response)
-                    async for part in response.aiter_stream():
-                        self._append(content, part)
+                while loop.idle and connection is None:
+                    connection = loop.idle.pop()
+                    if not connection.usable(MAX_IDLE_SECONDS):
+                        connection.abort()
+                        connection = None
+                if connection is None:
+                    connection = await self._aconnect(self._target, deadline)
+                return await connection.exchange(self._request(path, body), deadline)
             finally:
                 loop.slots.release()
                 if connection is not None:
-                    if connection.is_available():
+                    if connection.keep:
                         loop.idle.append(connection)
                     else:
-                        await connection.aclose()
-            return bytes(content)
-        except PolicyEngineError:
-            raise
+                        await connection.close()
         except Exception as error:
             text, cause = self._explain(error)
         raise PolicyEngineError(text) from cause
@@ -263,7 +235,7 @@ class PolicyServer:
     def __repr__(self) -> str:
         return f"<PolicyServer {self.name}>"
 
-    def _idle(self) -> list[httpcore.HTTPConnection]:
+    def _idle(self) -> list[Connection]:
         pid, idle = self._threads
         if pid != os.getpid():  # after a fork the sockets are the parent's: close our copies, say nothing on them
             self._threads = os.getpid(), []
@@ -271,23 +243,16 @@ class PolicyServer:
             _, idle = self._threads
         return idle
 
-    def _take(self, idle: list[httpcore.HTTPConnection]) -> httpcore.HTTPConnection:
+    @staticmethod
+    def _take(idle: list[Connection]) -> Connection | None:
         while True:
             try:
                 connection = idle.pop()
             except IndexError:
-                return self._connect()
-            if not connection.has_expired():
+                return None
+            if connection.usable(MAX_IDLE_SECONDS):
                 return connection
             connection.close()  # too old, ended, or talking out of turn
-
-    async def _atake(self, idle: list[httpcore.AsyncHTTPConnection]) -> httpcore.AsyncHTTPConnection:
-        while idle:
-            connection = idle.pop()
-            if not connection.has_expired():
-                return connection
-            await connection.aclose()
-        return self._aconnect()
 
     async def _loop(self) -> _Loop:
         import asyncio
@@ -296,80 +261,54 @@ class PolicyServer:
         key = os.getpid(), asyncio.get_running_loop()
         loop = self._loops.get(key)
         if loop is None:
-            import anyio
-
             for other in list(self._loops):
                 if other[1].is_closed():
                     self._loops.pop(other, None)
-            idle: list[httpcore.AsyncHTTPConnection] = []
-            loop = self._loops[key] = _Loop(idle, anyio.Semaphore(MAX_CONNECTIONS), _keep(idle))
+            idle: list[AsyncConnection] = []
+            loop = self._loops[key] = _Loop(idle, asyncio.Semaphore(MAX_CONNECTIONS), _keep(idle))
             await loop.keeper.__anext__()
         return loop
 
-    def _request(self, path: str, body: bytes, deadline: float) -> dict[str, Any]:
-        limits = {"connect": deadline, "read": deadline, "write": deadline}  # see http_backend
-        url = self._url(target=self._prefix + path)
-        return {"url": url, "headers": self._headers, "content": body, "extensions": {"timeout": limits}}
-
-    def _check(self, response: httpcore.Response) -> None:
-        """Refuse what cannot be a decision before its body is read, which also ends the connection."""
-        if response.status != 200:
-            redirect = "; redirects are not followed, configure the final URL" if 300 <= response.status < 400 else ""
-            raise PolicyEngineError(f"{self.name} answered HTTP {response.status}, not 200{redirect}")
-        headers = {name.lower(): value.lower() for name, value in response.headers}
-        if response.extensions["network_stream"].unheard:
-            self._distrust("it was sent before the request")
-        if headers.get(b"content-encoding", b"identity") != b"identity":
-            self._distrust("a Content-Encoding that was not asked for")
-        if b"content-length" in headers and b"transfer-encoding" in headers:
-            self._distrust("both Content-Length and Transfer-Encoding")
-
-    def _append(self, content: bytearray, part: bytes) -> None:
-        content += part
-        if len(content) > MAX_BODY_BYTES:
-            self._distrust("the body is too large")
-
-    def _distrust(self, fault: str) -> NoReturn:
-        raise PolicyEngineError(f"{self.name} sent a response that cannot be trusted: {fault}")
+    def _request(self, path: str, body: bytes) -> bytes:
+        return b"%b%b HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (
+            self._prefix,
+            path.encode(),
+            self._head,
+            len(body),
+            body,
+        )
 
     def _explain(self, error: Exception) -> tuple[str, OSError | None]:
-        """What to say about ``error``, and what to show as its cause: errors of the system and of TLS, but not those of
-        the protocol, which quote what was received."""
-        import httpcore
+        """What to say about ``error``, and what to show as its cause: errors of the system and of TLS."""
+        from kest.core.engine.http_wire import WireError
 
-        if isinstance(error, (httpcore.TimeoutException, TimeoutError)):
+        if isinstance(error, TimeoutError) and error.errno is None:
             return f"{self.name} did not answer within {self.timeout:g} s", None
-        if isinstance(error, httpcore.ProtocolError):
-            return f"{self.name} ended the connection early or does not speak HTTP/1.1", None
-        root: BaseException = error
-        while not isinstance(root, OSError) and (inner := root.__cause__ or root.__context__) is not None:
-            root = inner
-        cause = root.with_traceback(None) if isinstance(root, OSError) else None  # which would keep sockets alive
+        if isinstance(error, WireError):
+            return f"{self.name} {error}", None
+        cause = error.with_traceback(None) if isinstance(error, OSError) else None  # which would keep sockets alive
         code = errno.errorcode.get(cause.errno or 0, "") if cause is not None else ""
-        kind = f"{type(root).__name__} {code}".rstrip()
+        kind = f"{type(error).__name__} {code}".rstrip()
         return f"{self.name} cannot be reached ({kind}); is it running there?", cause
 
 
-def call_with_deadline(function: Callable[[], T], seconds: float) -> T:
-    """Run a call that cannot be interrupted in a thread of its own and give up on it after ``seconds``.
+async def _slot(slots: asyncio.Semaphore, deadline: float) -> None:
+    """Acquire one within the deadline."""
+    if not slots.locked():
+        await slots.acquire()
+        return
+    import asyncio
 
-    Raises:
-        TimeoutError: it was not done in time; it goes on, and its result is dropped.
-    """
-    results: list[T] = []
-    errors: list[BaseException] = []
+    from kest.core.engine.http_connection import time_left
 
-    def run() -> None:
-        try:
-            results.append(function())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run, name="kest-engine-call", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if results:
-        return results[0]
-    if errors:
-        raise errors[0]
-    raise TimeoutError
+    acquiring = asyncio.ensure_future(slots.acquire())
+    try:
+        await asyncio.wait({acquiring}, timeout=time_left(deadline))
+    except BaseException:
+        if acquiring.done() and not acquiring.cancelled():
+            slots.release()
+        acquiring.cancel()
+        raise
+    if not acquiring.done():
+        acquiring.cancel()
+        raise TimeoutError

@@ -1,4 +1,4 @@
-"""httpcore network backends whose timeouts are deadlines.
+"""An httpcore network backend whose timeouts are deadlines.
 
 httpcore hands the ``timeout`` extension of a request unchanged to each operation on the network, so that a server that
 sends a byte now and then is never late. Here the extension holds a point on the monotonic clock instead of a duration,
@@ -16,9 +16,9 @@ from typing import Any
 
 import httpcore
 
-from kest.core.engine.http_client import call_with_deadline
+from kest.core.engine.deadline import call_with_deadline
 
-__all__ = ["AsyncDeadlineBackend", "DeadlineBackend"]
+__all__ = ["DeadlineBackend"]
 
 WRITE_BYTES = 4096
 """Most bytes per write: few enough for a socket that accepts any to accept all, so that no write waits twice."""
@@ -37,19 +37,15 @@ def time_left(deadline: float | None) -> float:
 
 
 class DeadlineStream(httpcore.NetworkStream):
-    """A connection. ``unheard`` is true from a write until the next read: a response that arrives in that state was
-    sent before its request, and is the rest of what the server answered to another one."""
+    """A connection."""
 
     def __init__(self, stream: httpcore.NetworkStream) -> None:
         self._stream = stream
-        self.unheard = True
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        self.unheard = False
         return self._stream.read(max_bytes, time_left(timeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self.unheard = True
         for start in range(0, len(buffer), WRITE_BYTES):
             self._stream.write(buffer[start : start + WRITE_BYTES], time_left(timeout))
 
@@ -105,58 +101,3 @@ def _addresses(host: str, port: int, deadline: float | None) -> list[str]:
         found = call_with_deadline(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), time_left(deadline))
         return list(dict.fromkeys(str(address[0]) for *_, address in found))
     return [host]
-
-
-class AsyncDeadlineStream(httpcore.AsyncNetworkStream):
-    """:class:`DeadlineStream` on an event loop."""
-
-    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
-        self._stream = stream
-        self.unheard = True
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        self.unheard = False
-        return await self._stream.read(max_bytes, time_left(timeout))
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self.unheard = True
-        await self._stream.write(buffer, time_left(timeout))
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore.AsyncNetworkStream:
-        try:
-            return AsyncDeadlineStream(await self._stream.start_tls(ssl_context, server_hostname, time_left(timeout)))
-        except BaseException:
-            await self.aclose()
-            raise
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-class AsyncDeadlineBackend(httpcore.AsyncNetworkBackend):
-    """:class:`DeadlineBackend` on an event loop."""
-
-    def __init__(self) -> None:
-        self._backend: Any = httpcore.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        return AsyncDeadlineStream(
-            await self._backend.connect_tcp(host, port, time_left(timeout), local_address, socket_options)
-        )
-
-    async def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None
-    ) -> httpcore.AsyncNetworkStream:
-        return AsyncDeadlineStream(await self._backend.connect_unix_socket(path, time_left(timeout), socket_options))
