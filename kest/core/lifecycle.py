@@ -29,6 +29,9 @@ __all__ = ["Call", "Question", "answer", "answer_async"]
 
 log = logging.getLogger("kest")
 
+MAX_IDS, MAX_ID = 64, 256
+"""How many of the ids that an engine gives with a decision are recorded, and up to how many characters each."""
+
 
 class Question:
     """Something that the lifecycle needs from elsewhere, asked in either world."""
@@ -95,6 +98,7 @@ _RESERVED_LABELS = frozenset(
         "kest.root",
         "kest.trust_override",
         "kest.continues",
+        "kest.decision",
     )
 )
 
@@ -137,6 +141,7 @@ class Call:
     __slots__ = (
         "args",
         "caller",
+        "decided_by",
         "entry_id",
         "identity",
         "input_hash",
@@ -162,6 +167,7 @@ class Call:
         self.args = args
         self.kwargs = kwargs
         self.span: spans.CallSpan | None = None
+        self.decided_by: tuple[str, ...] = ()
         self.sealed: Passport | None = None
 
     def authorise(self) -> Asking:
@@ -284,6 +290,8 @@ class Call:
                 key = (id(engine), tier.name, tier.policies, tier.deviations, question)
                 known = decisions.get(key)
                 if known is not None:
+                    if known.ids or known.evidence:
+                        self._decided(known)
                     if not known.allowed:
                         yield from self._deny(tier, known)
                     continue
@@ -295,8 +303,24 @@ class Call:
                 raise AssertionError("unreachable") from error
             if key is not None:
                 decisions.put(key, engine, decision, generation)
+            if decision.ids or decision.evidence:
+                self._decided(decision)
             if decision.allowed is not True:
                 yield from self._deny(tier, decision)
+
+    def _decided(self, decision: Decision) -> None:
+        """Keep what the engine named: for the span and a denial; what leads to its own records also for the entry.
+
+        A remembered decision names the one time that the engine was asked: that is what this call rests on.
+        """
+        self.decided_by = tuple(dict.fromkeys((*self.decided_by, *_short(decision.ids))))
+        if evidence := _short(decision.evidence):
+            known = self.labels.get("kest.decision")
+            names = (
+                *(known.split(" ") if known else ()),
+                *(text.replace(" ", "_") for text in evidence),
+            )
+            self.labels["kest.decision"] = " ".join(dict.fromkeys(names))
 
     def _digest(self, mapped: dict[str, Any], resource_id: str | None, attributes: Any) -> bytes:
         try:
@@ -424,6 +448,8 @@ class Call:
             "kest.policy_ids": list(self.tiers.policy_ids),
             "kest.parent_hash": self.passport.chain_tip or "0",
         }
+        if self.decided_by:
+            attributes["kest.decision_ids"] = list(self.decided_by)
         if span.recording and self.sealed is not None:
             entry = _tip(self.sealed)
             attributes["kest.signature"] = entry.rpartition(".")[2]
@@ -450,6 +476,13 @@ def _verified_principals(passport: Passport) -> tuple[str, ...]:
     if len(signers) == 1:  # nearly always
         return signers if signers[0] is not None else (UNVERIFIED_PARENT,)  # type: ignore[return-value]
     return tuple(sorted({UNVERIFIED_PARENT if signer is None else signer for signer in signers}))
+
+
+def _short(ids: Any) -> tuple[str, ...]:
+    """The texts among ``ids``, as far as they are of a reasonable number and length: an engine of the user's made them."""
+    if not isinstance(ids, (tuple, list)):
+        return ()
+    return tuple(i for i in ids[:MAX_IDS] if isinstance(i, str) and 0 < len(i) <= MAX_ID and i.isprintable())
 
 
 def _identity_labels(own: Any) -> dict[str, str]:

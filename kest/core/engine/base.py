@@ -60,15 +60,20 @@ class Decision:
 
     Attributes:
         allowed: ``True`` only when every policy allowed.
-        reason: why not, in words; never contains values of the policy input.
+        reason: why not, in words: the policy's own where it has any, which are the only ones that may contain values
+            of the policy input.
         policy: the policy that denied, where the engine can tell; ``None`` otherwise.
-        ids: what the engine says decided: Cedar policy ids, an OPA decision id, bundle revisions.
+        ids: what the engine says decided: Cedar policy ids, an OPA decision id, bundle revisions. In the span, and in
+            the record of a denial.
+        evidence: those of them that lead to records which the engine's operator keeps (OPA decision ids, bundle
+            revisions). Also in the signed entry, as the label ``kest.decision``, so keep them few and short.
     """
 
     allowed: bool
     reason: str = ""
     policy: str | None = None
     ids: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
 
 
 ALLOWED = Decision(True)

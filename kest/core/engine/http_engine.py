@@ -3,6 +3,7 @@ denies."""
 
 from __future__ import annotations
 
+import os
 import re
 from abc import abstractmethod
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HTTPEngine", "utf8"]
 
+MAX_SOCKET_PATH = 107
 _HOST = re.compile(r"[A-Za-z0-9._~-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]+")
 
 
@@ -25,6 +27,8 @@ class HTTPEngine(DecidingEngine):
 
     label: ClassVar[str]
     """What errors call the server."""
+    ids_are_evidence: ClassVar[bool] = False
+    """Whether the ids lead to records that the server keeps; see :class:`Decision`."""
 
     def __init__(
         self,
@@ -36,6 +40,10 @@ class HTTPEngine(DecidingEngine):
         tls: ssl.SSLContext | None,
         uds: str | None = None,
     ) -> None:
+        if uds is None and isinstance(url, str) and url.startswith("unix:"):
+            url, uds = None, _socket_path(type(self).__name__, url)
+        if uds is not None and len(os.fsencode(uds)) > MAX_SOCKET_PATH:
+            raise ConfigurationError(f"{type(self).__name__}: the path of a Unix socket has at most 107 bytes")
         target = _server_url(type(self).__name__, url, host, port, uds)
         self._server = PolicyServer(self.label, target, timeout=timeout, uds=uds, headers=headers, context=tls)
 
@@ -86,7 +94,7 @@ class HTTPEngine(DecidingEngine):
             denial = self._read(name, json_document(answer, self._server.name), ids)
             if denial is not None:
                 return denial
-        return Decision(True, "", None, tuple(ids))
+        return Decision(True, "", None, tuple(ids), tuple(ids) if self.ids_are_evidence else ())
 
     def close(self) -> None:
         """Close the idle connections."""
@@ -111,6 +119,13 @@ def utf8(text: str) -> bytes:
         return text.encode()
     except UnicodeEncodeError:
         raise PolicyEngineError("the policy input holds a lone surrogate, which is no Unicode text") from None
+
+
+def _socket_path(engine: str, url: str) -> str:
+    path = url[len("unix://") :]
+    if not url.startswith("unix:///") or len(path) < 2 or any(c in path for c in "?#%\0"):
+        raise ConfigurationError(f"{engine}: the URL of a Unix socket is unix:///absolute/path, without ?, # and %")
+    return path
 
 
 def _server_url(engine: str, url: str | None, host: str | None, port: int, uds: str | None) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from kest.core.engine.base import Decision
 from kest.core.engine.http_engine import HTTPEngine, utf8
 from kest.core.engine.policy_input import input_json
+from kest.core.engine.reasons import REASON_RULES, stated_reasons
 from kest.errors import ConfigurationError, PolicyEngineError
 
 if TYPE_CHECKING:
@@ -30,11 +31,12 @@ class OPAPolicyEngine(HTTPEngine):
     is followed.
 
     Args:
-        url: ``http://host:port`` of the server, with a path prefix if it has one. Either this or ``host``.
+        url: ``http://host:port`` of the server, with a path prefix if it has one, or ``unix:///path`` for OPA's
+            Unix socket (``opa run --server --addr unix:///path``). Either this or ``host``.
         host, port: the same in parts.
         timeout: seconds for a whole decision (all its policy names, connecting and reading included).
         decision_path: where in the response the decision is, dot-separated.
-        uds: path of OPA's Unix socket (``--addr unix:///…``), used instead of TCP.
+        uds: path of a Unix socket to connect to instead; the URL then gives the Host header and the path prefix.
         headers: extra request headers, such as ``{"Authorization": "Bearer …"}``.
         tls: an ``ssl.SSLContext`` for https, used for nothing else (its ALPN protocols are set); default: the system's
             authorities.
@@ -43,10 +45,13 @@ class OPAPolicyEngine(HTTPEngine):
     Raises:
         ConfigurationError: an argument cannot be used.
 
-    The ``ids`` of a decision are OPA's decision ids and, with ``provenance``, bundle revisions.
+    The ``ids`` of a decision are ``decision_id=…`` where OPA keeps decision logs (each answer then has one) and, with
+    ``provenance``, ``revision=<bundle>@<revision>``. Both are its ``evidence`` too, so they stand in the signed entry.
+    The reason of a denial is what the package says in its rule ``reasons``, ``reason`` or ``deny``, if it has one.
     """
 
     label = "OPA"
+    ids_are_evidence = True
 
     def __init__(
         self,
@@ -80,16 +85,26 @@ class OPAPolicyEngine(HTTPEngine):
 
     def _read(self, name: str, document: Any, ids: list[str]) -> Decision | None:
         _collect_ids(document, ids)
-        value = document
+        value, beside = document, None
         for member in self._decision_path:
             if not isinstance(value, dict) or member not in value:
                 where = ".".join(self._decision_path)
-                return Decision(False, f"OPA has no decision at {where} (undefined)", name, tuple(ids))
-            value = value[member]
+                reason = _stated(value) or f"OPA has no decision at {where} (undefined)"
+                return Decision(False, reason, name, tuple(ids), tuple(ids))
+            value, beside = value[member], value
         if value is True:
             return None
         reason = "OPA denied" if value is False else f"OPA's decision is {type(value).__name__}, not true"
-        return Decision(False, reason, name, tuple(ids))
+        return Decision(False, _stated(beside) or reason, name, tuple(ids), tuple(ids))
+
+
+def _stated(package: object) -> str:
+    """What the rules beside the deciding one say."""
+    if isinstance(package, dict):
+        for rule in REASON_RULES:
+            if stated := stated_reasons(package.get(rule)):
+                return stated
+    return ""
 
 
 def _collect_ids(document: object, ids: list[str]) -> None:

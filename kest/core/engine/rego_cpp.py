@@ -35,7 +35,7 @@ from typing import Any
 
 from kest.core.engine.rego_check import unbound_variable
 from kest.core.engine.rego_regorus import UNDEFINED, unsafe_variable
-from kest.core.engine.rego_source import entrypoint, with_plain_strings
+from kest.core.engine.rego_source import entrypoint, reason_rules, with_plain_strings
 from kest.errors import ConfigurationError, MissingExtraError, PolicyEngineError
 
 __all__ = ["RegoCppBackend"]
@@ -150,13 +150,18 @@ class RegoCppBackend:
                     f"nothing gives variable {variable!r} a value (it is unsafe)"
                 )
         self._sources = [(name, with_plain_strings(source)) for name, source, _ in modules]
-        self._entrypoints = {package: entrypoint(package, rule) for _, _, package in modules}
-        for package in self._entrypoints:
+        self._rule = rule
+        self._entrypoints = {
+            (package, name): entrypoint(package, name)
+            for _, source, package in modules
+            for name in (rule, *reason_rules(source))
+        }
+        for package, _ in self._entrypoints:
             if any("/" in segment for segment in package):
                 raise ConfigurationError(
                     f"package {'.'.join(package)} has a slash in a segment, which regopy cannot name"
                 )
-        self._encoded = {package: text.encode() for package, text in self._entrypoints.items()}
+        self._encoded = {question: text.encode() for question, text in self._entrypoints.items()}
         self._limit = min(8, max(2, os.cpu_count() or 2))
         self._gil = _LockPolicy()
         self._reset()
@@ -169,8 +174,8 @@ class RegoCppBackend:
         self._idle: collections.deque[tuple[Any, Any]] = collections.deque()
         self._slots = threading.BoundedSemaphore(self._limit)
 
-    def ask(self, package: tuple[str, ...], document: str) -> object:
-        """The value of the queried rule for ``document`` (JSON text); :data:`UNDEFINED` if it has none."""
+    def ask(self, package: tuple[str, ...], document: str, rule: str) -> object:
+        """The value of ``rule`` for ``document`` (JSON text); :data:`UNDEFINED` if it has none."""
         if self._pid != os.getpid():
             self._reset()  # the parent's interpreters may have been in use when it forked
         data = document.encode()
@@ -180,7 +185,7 @@ class RegoCppBackend:
                 interpreter = idle.pop()
             except IndexError:
                 interpreter = self._build()
-            text = self._run(interpreter, self._encoded[package], data)
+            text = self._run(interpreter, self._encoded[package, rule], data)
             idle.append(interpreter)  # not after an exception: its state is then unknown
         if text == "undefined":
             return UNDEFINED
@@ -189,7 +194,9 @@ class RegoCppBackend:
             return answer["expressions"][0]
         except (ValueError, KeyError, IndexError, TypeError, RecursionError):
             # An error report instead of a result. It may quote the input.
-            raise PolicyEngineError(f"Rego evaluation of {self._entrypoints[package]} failed in rego-cpp") from None
+            raise PolicyEngineError(
+                f"Rego evaluation of {self._entrypoints[package, rule]} failed in rego-cpp"
+            ) from None
 
     def _run(self, interpreter: tuple[Any, Any], point: bytes, data: bytes) -> str:
         library = self._library
@@ -233,7 +240,9 @@ class RegoCppBackend:
 
     def _check(self, interpreter: tuple[Any, Any]) -> None:
         """rego-cpp notices an unknown function or a recursion only when it evaluates: so evaluate each rule once."""
-        for package, point in self._encoded.items():
+        for (package, rule), point in self._encoded.items():
+            if rule != self._rule:
+                continue
             try:
                 answer = self._run(interpreter, point, b"{}")
             except PolicyEngineError:

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 from kest.core.engine.base import DecidingEngine, Decision, refuse_names, run_in_thread
 from kest.core.engine.policy_input import input_json
-from kest.core.engine.rego_source import package_path, validate_rule
-from kest.errors import ConfigurationError, MissingExtraError
+from kest.core.engine.reasons import stated_reasons
+from kest.core.engine.rego_source import package_path, reason_rules, validate_rule
+from kest.errors import ConfigurationError, MissingExtraError, PolicyEngineError
 
 __all__ = ["RegoLocalEngine"]
 
@@ -26,7 +27,7 @@ INLINE_BYTES = 16_384
 class _Backend(Protocol):
     name: str
 
-    def ask(self, package: tuple[str, ...], document: str) -> object: ...
+    def ask(self, package: tuple[str, ...], document: str, rule: str) -> object: ...
 
     def close(self) -> None: ...
 
@@ -37,6 +38,9 @@ class RegoLocalEngine(DecidingEngine):
     A policy name selects the module stored under it (dots and slashes mean the same), whatever that module's own
     package is called; a name that is no key selects the module of that package; any other name denies. What is asked
     is the rule ``query_rule`` of the module's package. Undefined denies. All names must allow.
+
+    The reason of a denial is what the module says in its rule ``reasons``, ``reason`` or ``deny`` (a string, or a set or
+    list of strings or of objects with a member ``msg``), if it has one; these rules explain, and do not decide.
 
     Args:
         policies: Rego modules by name, such as ``{"kest/allow": "package kest.allow\\n…"}``. They are loaded together,
@@ -77,6 +81,9 @@ class RegoLocalEngine(DecidingEngine):
         for package in owners:
             self._by_name.setdefault("/".join(package), package)
         self._rule = rule
+        self._reasons = {
+            package: tuple(name for name in reason_rules(source) if name != rule) for _, source, package in modules
+        }
         self._backend = _load(modules, rule, backend)
         self.backend = self._backend.name
         self.in_process = self.backend == "regorus"
@@ -104,14 +111,25 @@ class RegoLocalEngine(DecidingEngine):
             package = self._by_name.get(name) or self._by_name.get(_normal(name))
             if package is None:
                 return Decision(False, f"no Rego policy is named {name!r}", name)
-            value = self._backend.ask(package, document)
+            value = self._backend.ask(package, document, self._rule)
             if value is not True:
-                where = f"{'.'.join(package)}.{self._rule}"
-                if value is False:
-                    return Decision(False, f"{where} is false", name)
-                kind = type(value).__name__.lstrip("_").lower()
-                return Decision(False, f"{where} is {kind}, not true", name)
+                return Decision(False, self._why(package, document, value), name)
         return _ALLOWED
+
+    def _why(self, package: tuple[str, ...], document: str, value: object) -> str:
+        """The policy's own reasons, else what its rule was instead of true."""
+        for rule in self._reasons.get(package, ()):
+            try:
+                stated = stated_reasons(self._backend.ask(package, document, rule))
+            except PolicyEngineError:  # it denies in any case
+                continue
+            if stated:
+                return stated
+        where = f"{'.'.join(package)}.{self._rule}"
+        if value is False:
+            return f"{where} is false"
+        kind = type(value).__name__.lstrip("_").lower()
+        return f"{where} is {kind}, not true"
 
     def close(self) -> None:
         """Free the interpreters. Those of other threads go when the thread next builds one, or ends."""

@@ -26,7 +26,7 @@ import threading
 from importlib import import_module
 from typing import Any
 
-from kest.core.engine.rego_source import for_regorus, query_path
+from kest.core.engine.rego_source import for_regorus, query_path, reason_rules
 from kest.errors import ConfigurationError, MissingExtraError, PolicyEngineError
 
 __all__ = ["UNDEFINED", "RegorusBackend", "is_unsafe", "unsafe_variable"]
@@ -104,7 +104,13 @@ class RegorusBackend:
             ) from error
         self._new_engine = engine_type
         self._sources = [(name, for_regorus(name, source)) for name, source, _ in modules]
-        self._queries = {package: query_path(package, rule) for _, _, package in modules}
+        self._queries = {
+            # As text, because Regorus cannot make a Python set of objects.
+            (package, name): query_path(package, name) if name == rule else f"json.marshal({query_path(package, name)})"
+            for _, source, package in modules
+            for name in (rule, *reason_rules(source))
+        }
+        self._rule = rule
         self._token = next(_tokens)
         _live.add(self._token)
         try:
@@ -113,17 +119,18 @@ class RegorusBackend:
             self.close()
             raise
 
-    def ask(self, package: tuple[str, ...], document: str) -> object:
-        """The value of the queried rule for ``document`` (JSON text); :data:`UNDEFINED` if it has none."""
+    def ask(self, package: tuple[str, ...], document: str, rule: str) -> object:
+        """The value of ``rule`` for ``document`` (JSON text); :data:`UNDEFINED` if it has none."""
         engines = _locals.engines
         engine = None if engines is None else engines.by_token.get(self._token)
         if engine is None:
             engine = self._engine_of_this_thread()
-        query = self._queries[package]
+        query = self._queries[package, rule]
         try:
             engine.set_input_json(document)
             results = engine.eval_query(query)["result"]
-            return results[0]["expressions"][0]["value"] if results else UNDEFINED
+            value = results[0]["expressions"][0]["value"] if results else UNDEFINED
+            return value if rule == self._rule or not results else json.loads(value)
         except Exception as error:
             raise PolicyEngineError(f"Rego evaluation of {query} failed{_position(error)}") from None
         except BaseException as error:
@@ -176,7 +183,9 @@ class RegorusBackend:
         except Exception as error:
             engine = None
             raise ConfigurationError(f"Rego {_module(error)}does not load: {_message(error)}") from None
-        for query in self._queries.values():
+        for (_, rule), query in self._queries.items():
+            if rule != self._rule:
+                continue
             try:
                 engine.eval_query(query)
             except Exception as error:

@@ -17,9 +17,19 @@ from __future__ import annotations
 import json
 import re
 
+from kest.core.engine.reasons import REASON_RULES
 from kest.errors import ConfigurationError
 
-__all__ = ["entrypoint", "for_regorus", "masked", "package_path", "query_path", "validate_rule", "with_plain_strings"]
+__all__ = [
+    "entrypoint",
+    "for_regorus",
+    "masked",
+    "package_path",
+    "query_path",
+    "reason_rules",
+    "validate_rule",
+    "with_plain_strings",
+]
 
 _TOKENS = re.compile(r'(?P<comment>#[^\n]*)|(?P<raw>`[^`]*`)|(?P<string>"(?:\\.|[^"\\\n])*")')
 _PACKAGE = re.compile(
@@ -32,6 +42,7 @@ _IMPORT = re.compile(
     r"(?:[ \t]+as[ \t]+(?P<alias>[A-Za-z_]\w*))?(?=[ \t]*(?:\n|;|\Z))"
 )
 _RULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_REASON_RULE = re.compile(rf"(?:^|(?<=[\n;]))[ \t]*(?:default[ \t]+)?(?P<rule>{'|'.join(REASON_RULES)})(?!\w|[ \t]*\()")
 _encode_plain = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -71,6 +82,12 @@ def validate_rule(rule: str) -> str:
     if not isinstance(rule, str) or not _RULE.match(rule):
         raise ConfigurationError(f"query_rule must be the name of a Rego rule, such as 'allow', not {rule!r}")
     return rule
+
+
+def reason_rules(source: str) -> tuple[str, ...]:
+    """Those of :data:`~kest.core.engine.reasons.REASON_RULES` that the module defines (and not as functions)."""
+    heads = {match.group("rule") for match in _REASON_RULE.finditer(masked(source, strings=True))}
+    return tuple(rule for rule in REASON_RULES if rule in heads)
 
 
 def query_path(package: tuple[str, ...], rule: str) -> str:
