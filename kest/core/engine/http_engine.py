@@ -41,7 +41,8 @@ class HTTPEngine(DecidingEngine):
         uds: str | None = None,
     ) -> None:
         if uds is None and isinstance(url, str) and url.startswith("unix:"):
-            url, uds = None, _socket_path(type(self).__name__, url)
+            uds = _socket_path(type(self).__name__, url)
+            url = None
         if uds is not None and len(os.fsencode(uds)) > MAX_SOCKET_PATH:
             raise ConfigurationError(f"{type(self).__name__}: the path of a Unix socket has at most 107 bytes")
         target = _server_url(type(self).__name__, url, host, port, uds)

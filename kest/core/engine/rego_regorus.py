@@ -129,8 +129,10 @@ class RegorusBackend:
         try:
             engine.set_input_json(document)
             results = engine.eval_query(query)["result"]
-            value = results[0]["expressions"][0]["value"] if results else UNDEFINED
-            return value if rule == self._rule or not results else json.loads(value)
+            if not results:
+                return UNDEFINED
+            value: Any = results[0]["expressions"][0]["value"]
+            return value if rule == self._rule else json.loads(value)
         except Exception as error:
             raise PolicyEngineError(f"Rego evaluation of {query} failed{_position(error)}") from None
         except BaseException as error:
