@@ -1,18 +1,16 @@
-"""``engine``: every engine in turn. Engines that need a server join when a fixture provides one."""
+"""``engine``: every engine that needs no server, in turn."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+pytest.register_assert_rewrite("engine_cases")
 
-from engines import FACTORIES, INSTALLED
+from engines import FACTORIES, INSTALLED  # noqa: E402
 
-from kest.core.engine import PolicyEngine
+from kest.core.engine import PolicyEngine  # noqa: E402
 
 
 @pytest.fixture(params=sorted(FACTORIES))

@@ -10,7 +10,7 @@ from typing import Any
 
 from kest.core.engine.base import DecidingEngine, Decision, refuse_names
 from kest.core.engine.deadline import call_with_deadline, check_timeout
-from kest.core.engine.policy_input import cedar_context, resource_id, workload_id
+from kest.core.engine.policy_input import cedar_context, input_json, resource_id, utf8, workload_id
 from kest.errors import ConfigurationError, MissingExtraError, PolicyEngineError
 from kest.locks import Lock
 
@@ -64,11 +64,17 @@ class AVPPolicyEngine(DecidingEngine):
         refused = refuse_names(policy_names)
         if refused is not None:
             return refused
+        flat = cedar_context(context)
+        try:
+            attributes = {name: _attribute(value) for name, value in flat.items()}
+        except RecursionError:
+            raise PolicyEngineError("the policy input is nested too deeply for Verified Permissions") from None
         shared = {
             "principal": {"entityType": "Workload", "entityId": workload_id(context)},
             "resource": {"entityType": "Resource", "entityId": resource_id(context)},
-            "context": {"contextMap": {name: _attribute(value) for name, value in cedar_context(context).items()}},
+            "context": {"contextMap": attributes},
         }
+        utf8(input_json(shared))  # botocore would send a lone surrogate as an escape, for the service to make sense of
         requests = [{**shared, "action": {"actionType": "Action", "actionId": name}} for name in policy_names]
         try:
             # botocore's timeouts are per read, and finding credentials has its own: one deadline around all of it.

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kest.core.engine.base import Decision
-from kest.core.engine.http_engine import HTTPEngine, utf8
-from kest.core.engine.policy_input import cedar_context_json, cedar_uid, input_json, resource_id, workload_id
+from kest.core.engine.http_engine import HTTPEngine
+from kest.core.engine.policy_input import cedar_context_json, cedar_uid, input_json, resource_id, utf8, workload_id
 from kest.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from kest.errors import ConfigurationError, PolicyEngineError
 if TYPE_CHECKING:
     import ssl
 
-__all__ = ["HTTPEngine", "utf8"]
+__all__ = ["HTTPEngine"]
 
 MAX_SOCKET_PATH = 107
 _HOST = re.compile(r"[A-Za-z0-9._~-]+|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]+")
@@ -108,18 +108,6 @@ class HTTPEngine(DecidingEngine):
 def _decision(end: StopIteration) -> Decision:
     decision: Decision = end.value
     return decision
-
-
-def utf8(text: str) -> bytes:
-    """``text`` as UTF-8.
-
-    Raises:
-        PolicyEngineError: it holds a lone surrogate.
-    """
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise PolicyEngineError("the policy input holds a lone surrogate, which is no Unicode text") from None
 
 
 def _socket_path(engine: str, url: str) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kest.core.engine.base import Decision
-from kest.core.engine.http_engine import HTTPEngine, utf8
-from kest.core.engine.policy_input import input_json
+from kest.core.engine.http_engine import HTTPEngine
+from kest.core.engine.policy_input import input_json, utf8
 from kest.core.engine.reasons import REASON_RULES, stated_reasons
 from kest.errors import ConfigurationError, PolicyEngineError
 

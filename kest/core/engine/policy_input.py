@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 
 from kest.errors import PolicyEngineError
 
-__all__ = ["cedar_context", "cedar_context_json", "cedar_uid", "input_json", "resource_id", "workload_id"]
+__all__ = ["cedar_context", "cedar_context_json", "cedar_uid", "input_json", "resource_id", "utf8", "workload_id"]
 
 _INT64 = 1 << 63
 _MAX_DECIMAL = 922_337_203_685_477.0  # Cedar's decimal is a 64-bit count of ten-thousandths
@@ -67,6 +67,18 @@ def input_json(context: Mapping[str, Any]) -> str:
         return _encode(context)
     except (TypeError, ValueError, RecursionError) as error:
         _no_json_form(error)
+
+
+def utf8(text: str) -> bytes:
+    """``text`` as UTF-8.
+
+    Raises:
+        PolicyEngineError: it holds a lone surrogate.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise PolicyEngineError("the policy input holds a lone surrogate, which is no Unicode text") from None
 
 
 def cedar_context_json(context: Mapping[str, Any]) -> str:
