@@ -35,6 +35,7 @@ def deciding(engine: PolicyEngine) -> bool:
     """Whether it speaks another language than Python, and explains itself."""
     return isinstance(engine, DecidingEngine)
 
+
 CASES: list[tuple[str, dict[str, Any], bool]] = [
     ("always", {}, True),
     ("never", {}, False),

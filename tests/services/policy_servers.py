@@ -6,6 +6,7 @@ import selectors
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,10 @@ FAULTS: dict[str, bytes | None] = {
     "redirect": b"HTTP/1.1 307 Temporary Redirect\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n",
     "twice": None,
 }
+
+
+KEEPING = ("500", "html", "redirect")
+"""Faults after which the connection stays: one that is closed without a word may meet the next request."""
 
 
 class FaultProxy:
@@ -204,8 +209,9 @@ class FaultProxy:
                     if key.fileobj is near:
                         self.requests += data.startswith(b"POST ")
                         if self._befall(near, data):
-                            return
-                        if far is not None:
+                            if self.fault not in KEEPING:
+                                return
+                        elif far is not None:
                             far.sendall(data)
                     elif not self._spoil(near, data):
                         return
@@ -245,7 +251,5 @@ class FaultProxy:
 
 
 def _end(sock: socket.socket) -> None:
-    try:
+    with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass

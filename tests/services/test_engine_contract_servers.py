@@ -1,4 +1,4 @@
-"""The contract of tests/contract, asked of the engines whose servers run here for real."""
+"""The contract of tests/contract, and the rows of ATTACKS.md, asked of the engines whose servers run here for real."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-pytest.register_assert_rewrite("engine_cases")
+pytest.register_assert_rewrite("engine_cases", "row_cases")
 
 from engine_cases import *  # noqa: E402, F403
 from kest_services.processes import Processes  # noqa: E402
 from policy_servers import KINDS, server  # noqa: E402
+from row_cases import *  # noqa: E402, F403
 
 from kest.core.engine import PolicyEngine  # noqa: E402
 
