@@ -12,7 +12,9 @@ from pathlib import Path
 from benchmarks import report
 from benchmarks.measure import Budget, Row
 
-SUBJECTS = ("sign", "calls", "verify", "lock", "packing", "edge", "serving", "latency", "memory", "startup", "gate")
+SUBJECTS = (
+    "sign", "calls", "engines", "verify", "lock", "packing", "edge", "serving", "latency", "memory", "startup", "gate",
+)  # fmt: skip
 FULL, QUICK, AGAIN = 1.0, 0.2, 1.5
 
 

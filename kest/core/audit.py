@@ -70,7 +70,7 @@ def denial_payload(call: Call, policy: str, tier: str, reason: str) -> bytes:
         "principal": call.principal,
         "reason": reason,
         "record": "denial",
-        "decided_by": list(call.decided_by),
+        "decided_by": call.decided_by,
         "schema_version": "0.3.0",
         "taints": list(call.taints),
         "tier": tier,

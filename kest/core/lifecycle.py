@@ -139,9 +139,9 @@ class Call:
     """One call of a decorated function, from its arguments to its signed entry."""
 
     __slots__ = (
+        "answers",
         "args",
         "caller",
-        "decided_by",
         "entry_id",
         "identity",
         "input_hash",
@@ -167,7 +167,7 @@ class Call:
         self.args = args
         self.kwargs = kwargs
         self.span: spans.CallSpan | None = None
-        self.decided_by: tuple[str, ...] = ()
+        self.answers: list[Decision] | None = None
         self.sealed: Passport | None = None
 
     def authorise(self) -> Asking:
@@ -290,8 +290,8 @@ class Call:
                 key = (id(engine), tier.name, tier.policies, tier.deviations, question)
                 known = decisions.get(key)
                 if known is not None:
-                    if known.ids or known.evidence:
-                        self._decided(known)
+                    if known.ids:
+                        self._note(known)
                     if not known.allowed:
                         yield from self._deny(tier, known)
                     continue
@@ -303,24 +303,31 @@ class Call:
                 raise AssertionError("unreachable") from error
             if key is not None:
                 decisions.put(key, engine, decision, generation)
-            if decision.ids or decision.evidence:
-                self._decided(decision)
+            if decision.ids:
+                self._note(decision)
             if decision.allowed is not True:
                 yield from self._deny(tier, decision)
 
-    def _decided(self, decision: Decision) -> None:
+    def _note(self, decision: Decision) -> None:
         """Keep what the engine named: for the span and a denial; what leads to its own records also for the entry.
 
         A remembered decision names the one time that the engine was asked: that is what this call rests on.
         """
-        self.decided_by = tuple(dict.fromkeys((*self.decided_by, *_short(decision.ids))))
-        if evidence := _short(decision.evidence):
+        if self.answers is None:
+            self.answers = []
+        self.answers.append(decision)
+        if decision.evidence and (evidence := _short(decision.evidence)):
             known = self.labels.get("kest.decision")
             names = (
                 *(known.split(" ") if known else ()),
                 *(text.replace(" ", "_") for text in evidence),
             )
             self.labels["kest.decision"] = " ".join(dict.fromkeys(names))
+
+    @property
+    def decided_by(self) -> list[str]:
+        """What the engine named as deciding, for all tiers, each once."""
+        return list(dict.fromkeys(name for answer in self.answers or () for name in _short(answer.ids)))
 
     def _digest(self, mapped: dict[str, Any], resource_id: str | None, attributes: Any) -> bytes:
         try:
@@ -448,8 +455,8 @@ class Call:
             "kest.policy_ids": list(self.tiers.policy_ids),
             "kest.parent_hash": self.passport.chain_tip or "0",
         }
-        if self.decided_by:
-            attributes["kest.decision_ids"] = list(self.decided_by)
+        if self.answers and span.recording:
+            attributes["kest.decision_ids"] = self.decided_by
         if span.recording and self.sealed is not None:
             entry = _tip(self.sealed)
             attributes["kest.signature"] = entry.rpartition(".")[2]

@@ -40,7 +40,15 @@ _LIFTED: dict[str, tuple[str, ...]] = {
 }
 # Where plain JSON may hold something that Cedar's dialect says differently: null, a float, a long integer, a reserved
 # name. A false alarm (a string that contains ``,null``) costs a second, slower pass and changes nothing.
-_NEEDS_CARE = re.compile(r'[:,\[](?:null|-?[0-9]+[.e]|-?[0-9]{19})|"__e(?:ntity|xtn|xpr)"')
+_NOT_CEDAR = re.compile(r"[:,\[](?:null|-?[0-9]+[.e]|-?[0-9]{19})")
+_LIKE_A_FLOAT = re.compile(r"[0-9](?:[.e]|[0-9]{18})")
+
+
+def _needs_care(text: str) -> bool:
+    if '"__e' in text:
+        return True
+    # Searched in two steps, because the first needs a fifth of the second's time and mostly settles it.
+    return ("null" in text or _LIKE_A_FLOAT.search(text) is not None) and _NOT_CEDAR.search(text) is not None
 
 
 def _to_plain(value: Any) -> Any:
@@ -90,7 +98,7 @@ def cedar_context_json(context: Mapping[str, Any]) -> str:
     try:
         # Fast path: most inputs need nothing but their None members dropped, and C writes JSON faster than we walk.
         text = _encode(_flattened(context))
-        if _NEEDS_CARE.search(text) is None:
+        if not _needs_care(text):
             return text
     except ValueError:
         pass  # NaN or an infinity somewhere; a cycle fails again below
