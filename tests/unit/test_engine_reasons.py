@@ -27,6 +27,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 RULES = {
     'reasons contains "not trusted" if input.trust_score < 50\nreasons contains "never" if false': "not trusted",
     'reason := sprintf("trust is %d", [input.trust_score])': "trust is 10",
+    'reason := sprintf("%d, %s: %v", [input.trust_score, input.user, true])': "10, alice: true",
     'deny contains "b" if true\ndeny contains "a" if true': "a; b",
     'deny contains {"msg": "an object"} if true': "an object",
     'deny := ["listed"]': "listed",
@@ -45,6 +46,19 @@ def test_rego_reasons(backend: str, rule: str) -> None:
     with RegoLocalEngine({"p": source}, backend=backend) as engine:
         assert decide(engine, "e", ["p"], INPUT) == Decision(False, RULES[rule], "p")
         assert decide(engine, "e", ["p"], {**INPUT, "trust_score": 51}).allowed is True
+
+
+@pytest.mark.parametrize("text", ['"%d days"', '"%s%s"', "`%v x`", '"%5.2f "', "input.format"])
+def test_regorus_gets_no_sprintf_that_it_would_get_wrong(text: str) -> None:
+    pytest.importorskip("lakera_regorus")
+    source = f"package p\n\ndefault allow := false\nreason := sprintf({text}, [7, 7])\n"
+    with pytest.raises(ConfigurationError, match=r"line 4: Regorus 0\.1 drops"):
+        RegoLocalEngine({"p": source}, backend="regorus")
+    pytest.importorskip("regopy")
+    with RegoLocalEngine({"p": source}) as engine:
+        assert engine.backend == "regopy"
+    with pytest.raises(ConfigurationError, match="unsafe"):  # Regorus still looks for these
+        RegoLocalEngine({"p": source + "allow if not denyed.x\n"})
 
 
 def test_rego_v0_reasons(backend: str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from kest.core.engine.base import DecidingEngine, Decision, refuse_names
 from kest.core.engine.http_client import PolicyServer, json_document
-from kest.errors import ConfigurationError, PolicyEngineError
+from kest.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import ssl

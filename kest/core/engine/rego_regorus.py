@@ -8,6 +8,7 @@ What it does (measured), and what is made of it here:
   builds one and finds that a Rego engine has been closed meanwhile.
 - It holds the GIL throughout, so eight threads decide as many times a second as one, no fewer.
 - Set from Python objects, ``True`` becomes ``1.0``: input goes in as JSON text only.
+- ``sprintf`` drops the space after a verb: modules that could notice are refused, and go to the other backend.
 - An integer beyond 64 bits fails to load in some positions; the decision fails and denies.
 - Errors carry a backtrace and may quote values; only their position is kept.
 - Built-ins are strict: ``1/0`` or ``to_number("x")`` fails the decision (deny) where OPA calls the expression
@@ -26,7 +27,7 @@ import threading
 from importlib import import_module
 from typing import Any
 
-from kest.core.engine.rego_source import for_regorus, query_path, reason_rules
+from kest.core.engine.rego_source import for_regorus, misformatted, query_path, reason_rules
 from kest.errors import ConfigurationError, MissingExtraError, PolicyEngineError
 
 __all__ = ["UNDEFINED", "RegorusBackend", "is_unsafe", "unsafe_variable"]
@@ -87,6 +88,7 @@ class RegorusBackend:
     Args:
         modules: (name, source, package) of each module.
         rule: the rule that is queried in each package.
+        only_to_check: the modules are analysed and never asked.
 
     Raises:
         ConfigurationError: a module does not load; names it, with line and column.
@@ -95,13 +97,21 @@ class RegorusBackend:
 
     name = "regorus"
 
-    def __init__(self, modules: list[tuple[str, str, tuple[str, ...]]], rule: str) -> None:
+    def __init__(
+        self, modules: list[tuple[str, str, tuple[str, ...]]], rule: str, *, only_to_check: bool = False
+    ) -> None:
         try:
             engine_type: Any = import_module("lakera_regorus").Engine  # it has no type information
         except ImportError as error:
             raise MissingExtraError(
                 'RegoLocalEngine(backend="regorus") needs lakera-regorus: pip install "kest[rego]"'
             ) from error
+        for name, source, _ in modules:
+            if not only_to_check and (line := misformatted(source)):
+                raise ConfigurationError(
+                    f"Rego module {name!r} does not load: line {line}: Regorus 0.1 drops the space after a verb of "
+                    'sprintf, and only literal formats can be looked at; use backend="regopy", or concat()'
+                )
         self._new_engine = engine_type
         self._sources = [(name, for_regorus(name, source)) for name, source, _ in modules]
         self._queries = {
@@ -204,7 +214,7 @@ def unsafe_variable(modules: list[tuple[str, str, tuple[str, ...]]], rule: str) 
     None if there is none, or if Regorus cannot tell: it is not installed, or complains of something else.
     """
     try:
-        RegorusBackend(modules, rule).close()
+        RegorusBackend(modules, rule, only_to_check=True).close()
     except MissingExtraError:
         return None
     except ConfigurationError as error:

@@ -24,6 +24,7 @@ __all__ = [
     "entrypoint",
     "for_regorus",
     "masked",
+    "misformatted",
     "package_path",
     "query_path",
     "reason_rules",
@@ -43,6 +44,8 @@ _IMPORT = re.compile(
 )
 _RULE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _REASON_RULE = re.compile(rf"(?:^|(?<=[\n;]))[ \t]*(?:default[ \t]+)?(?P<rule>{'|'.join(REASON_RULES)})(?!\w|[ \t]*\()")
+_SPRINTF = re.compile(r'(?<![\w.])sprintf\s*\(\s*(?P<format>"(?:\\.|[^"\\\n])*"|`[^`]*`)?')
+_DROPPED = re.compile(r"%[-+#0-9.\[\]*]*[A-Za-z](?=[ %])")
 _encode_plain = json.JSONEncoder(ensure_ascii=False).encode
 
 
@@ -88,6 +91,20 @@ def reason_rules(source: str) -> tuple[str, ...]:
     """Those of :data:`~kest.core.engine.reasons.REASON_RULES` that the module defines (and not as functions)."""
     heads = {match.group("rule") for match in _REASON_RULE.finditer(masked(source, strings=True))}
     return tuple(rule for rule in REASON_RULES if rule in heads)
+
+
+def misformatted(source: str) -> int:
+    """The line of the first ``sprintf`` that Regorus 0.1 gets wrong; 0 if there is none.
+
+    It drops a space that follows a verb (``"%d days"`` gives ``7days``), and cannot be told about formats that are not
+    literals.
+    """
+    code = masked(source, strings=False)
+    for call in _SPRINTF.finditer(code):
+        text = call.group("format")
+        if text is None or _DROPPED.search(text):
+            return code.count("\n", 0, call.start()) + 1
+    return 0
 
 
 def query_path(package: tuple[str, ...], rule: str) -> str:
