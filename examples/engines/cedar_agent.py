@@ -1,7 +1,7 @@
 """A cedar-agent decides.
 
-    cedar-agent --addr 127.0.0.1 --port 8180
-    python examples/engines/cedar_agent.py http://127.0.0.1:8180
+cedar-agent --addr 127.0.0.1 --port 8180
+python examples/engines/cedar_agent.py http://127.0.0.1:8180
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Open Policy Agent decides.
 
-    opa run --server --addr 127.0.0.1:8181 --set decision_logs.console=true     # or --addr unix:///run/opa.sock
-    python examples/engines/opa.py http://127.0.0.1:8181
+opa run --server --addr 127.0.0.1:8181 --set decision_logs.console=true     # or --addr unix:///run/opa.sock
+python examples/engines/opa.py http://127.0.0.1:8181
 """
 
 import sys
