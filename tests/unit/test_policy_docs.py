@@ -33,7 +33,7 @@ def test_the_example_runs_in_both_languages(model: str, capsys: pytest.CaptureFi
     assert language == "python"
     exec(compile(code, f"{model}.md", "exec"), {})
     rego, cedar = capsys.readouterr().out.splitlines()  # what the page prints of each denial
-    assert rego == f"kest.policies.{model}.allow is false"
+    assert [reason for reason in rego.split("; ") if f'"{reason}"' not in load(model)] == []  # the policy's own words
     assert cedar.startswith(f"forbidden by {model}/")
 
 
