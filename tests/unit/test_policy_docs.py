@@ -46,6 +46,7 @@ def test_every_attribute_is_described(model: str) -> None:
 
 
 def test_the_overview_runs_as_printed(tmp_path: Path) -> None:
+    pytest.importorskip("lakera_regorus")  # regopy cannot read `not … with`
     scope: dict[str, Any] = {}
     expected = ""
     for language, code in blocks("README.md"):

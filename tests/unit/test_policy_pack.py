@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import random
 import re
-import subprocess
-import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -69,9 +67,9 @@ def test_load_refuses_what_is_not_there() -> None:
         load("biba", "sentinel")  # type: ignore[arg-type]
 
 
-def test_reading_a_policy_imports_no_engine() -> None:
+def test_reading_a_policy_imports_no_engine(run_python: Any) -> None:
     code = (
         "import sys; from kest.core.policies import load; load('biba'); "
         "assert not {'cedarpy', 'regopy', 'lakera_regorus', 'kest.core.policies.validators'} & set(sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    run_python(code)
