@@ -17,7 +17,7 @@ from kest.core.policies.testing import run_tests
 
 needs_regorus = pytest.mark.skipif(
     importlib.util.find_spec("lakera_regorus") is None,
-    reason="lakera_regorus is not installed: regopy cannot read `not … with`",
+    reason="lakera_regorus is not installed",
 )
 pytest.importorskip("cedarpy")
 if not any(importlib.util.find_spec(name) for name in ("lakera_regorus", "regopy")):

@@ -7,6 +7,7 @@ import random
 import re
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 from differential.policy_deciders import regorus_value
