@@ -173,8 +173,6 @@ static bool follows(const kest_builder *b, const kest_node *node)
 /* Whether each parent is there as the very node: two copies of one entry would make two tips of one. */
 static bool parents_there(const kest_builder *b, const kest_node *node)
 {
-    if (follows(b, node))
-        return true;
     for (size_t i = 0; i < node->nparents; i++) {
         const kest_node *parent = kest_node_parent(node, i);
 
@@ -203,9 +201,14 @@ kest_status kest_known_prefix(kest_known *known, kest_str text, size_t max_entri
 
         /* A JWS holds nothing that JSON would escape, so a known one is spelled like its text, or not found. */
         node = end ? find(known, (kest_str){from, (size_t)(end - from)}) : NULL;
-        if (!node || !goes_on(text, (size_t)(end + 1 - text.data)) || !parents_there(b, node))
+        if (!node || !goes_on(text, (size_t)(end + 1 - text.data)))
             break;
-        st = follows(b, node) ? kest_builder_push(b, node) : kest_builder_share(b, node);
+        if (follows(b, node))
+            st = kest_builder_push(b, node);
+        else if (parents_there(b, node))
+            st = kest_builder_share(b, node);
+        else
+            break;
         if (st != KEST_OK)
             return st;
         if (b->count == before) /* twice in one passport: for the rest to say */

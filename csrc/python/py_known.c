@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* Inflating and parsing longer things is worth a release of the lock. Whatever touches `known` holds it. */
-enum { RELEASE_FROM = 16384 };
+enum { RELEASE_FROM = 16384, DENSE_RELEASE_FROM = 16 };
 
 typedef struct KnownObject {
     PyObject_HEAD
@@ -69,9 +69,7 @@ static PyObject *refused_text(kest_state *state, kest_status st, caps limit, siz
     if (st == KEST_E_LIMIT)
         return PyErr_Format(state->baggage_error, "a passport of more than %zu entries or %zu bytes", limit.entries,
                             limit.bytes);
-    if (st == KEST_E_JSON)
-        return PyErr_Format(state->baggage_error, "a passport is a JSON array of strings; at byte %zu it is not", error_at);
-    return kest_raise_json(state, st, error_at);
+    return kest_raise_passport_text(state, st, error_at);
 }
 
 static kest_status read_text(kest_known *known, kest_str text, caps limit, kest_builder *b, size_t *error_at)
@@ -142,7 +140,7 @@ static PyObject *unpack_dense(KnownObject *self, kest_state *state, kest_str pac
     if (st == KEST_OK)
         st = kest_known_resume(self->known, dense, &b);
     if (st == KEST_OK) {
-        if (kest_dense_count(dense) - b.count < 16) {
+        if (kest_dense_count(dense) - b.count < DENSE_RELEASE_FROM) {
             st = kest_dense_build(dense, &b);
         } else {
             KEST_GIL_RELEASE

@@ -5,6 +5,13 @@
 #include "../core/pack.h"
 #include "../core/trust.h"
 
+PyObject *kest_raise_passport_text(kest_state *state, kest_status status, size_t error_at)
+{
+    if (status == KEST_E_JSON)
+        return PyErr_Format(state->baggage_error, "a passport is a JSON array of strings; at byte %zu it is not", error_at);
+    return kest_raise_json(state, status, error_at);
+}
+
 PyObject *kest_passport_deserialize(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"text", "max_entries", NULL};
@@ -37,10 +44,8 @@ PyObject *kest_passport_deserialize(PyTypeObject *type, PyObject *args, PyObject
         kest_builder_free(&builder);
         if (st == KEST_E_LIMIT)
             PyErr_Format(state->baggage_error, "a passport of more than %zd entries, or an entry above 16 MiB", max_entries);
-        else if (st == KEST_E_JSON)
-            PyErr_Format(state->baggage_error, "a passport is a JSON array of strings; at byte %zu it is not", error_at);
         else
-            kest_raise_json(state, st, error_at);
+            kest_raise_passport_text(state, st, error_at);
     }
     Py_DECREF(bytes);
     return result;

@@ -126,6 +126,8 @@ PyObject *kest_tip_labels(PassportObject *self, void *unused);
 PyObject *kest_tip_entry(PassportObject *self, void *unused);
 
 /* py_passport_make.c */
+/* What is wrong with the text of a passport, at this byte, as an exception (always NULL). */
+PyObject *kest_raise_passport_text(kest_state *state, kest_status status, size_t error_at);
 PyObject *kest_passport_deserialize(PyTypeObject *type, PyObject *args, PyObject *kwargs);
 PyObject *kest_passport_add(PassportObject *self, PyObject *jws);
 PyObject *kest_passport_merge(PyTypeObject *type, PyObject *const *args, Py_ssize_t nargs);

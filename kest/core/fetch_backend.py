@@ -7,8 +7,6 @@ and each operation gets the time that is left until then: connecting, TLS, sendi
 
 from __future__ import annotations
 
-import ipaddress
-import socket
 import ssl
 import time
 from collections.abc import Iterable
@@ -16,7 +14,7 @@ from typing import Any
 
 import httpcore
 
-from kest.core.engine.deadline import call_with_deadline
+from kest.core.engine.resolve import addresses_of
 
 __all__ = ["DeadlineBackend"]
 
@@ -76,7 +74,7 @@ class DeadlineBackend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        addresses = _addresses(host, port, timeout)
+        addresses = addresses_of(host, port, time_left(timeout))
         for remaining in range(len(addresses), 0, -1):
             # A share of the time each, so that an address that swallows packets does not hide the next one.
             share = time_left(timeout) / remaining
@@ -87,17 +85,3 @@ class DeadlineBackend(httpcore.SyncBackend):
                 if remaining == 1:
                     raise
         raise httpcore.ConnectError("the host has no address")
-
-    def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None
-    ) -> httpcore.NetworkStream:
-        return DeadlineStream(super().connect_unix_socket(path, time_left(timeout), socket_options))
-
-
-def _addresses(host: str, port: int, deadline: float | None) -> list[str]:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        found = call_with_deadline(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), time_left(deadline))
-        return list(dict.fromkeys(str(address[0]) for *_, address in found))
-    return [host]

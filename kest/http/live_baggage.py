@@ -89,9 +89,20 @@ class LiveBaggage(dict[str, object]):
         return f"<LiveBaggage of {dict.__len__(self)} members and the current passport>"
 
 
+_api: Any = None
 _key: str | None = None
 _packer: Packer | None = None
 _guard: EgressGuard | None = None
+
+
+def _otel() -> Any:
+    """``opentelemetry.context``, imported when it is needed first: an import statement in each call costs each call."""
+    global _api
+    if _api is None:
+        from opentelemetry import context
+
+        _api = context
+    return _api
 
 
 def _baggage_key() -> str:
@@ -107,10 +118,8 @@ def _baggage_key() -> str:
 
 def live_context(context: Any = None, packer: Packer | None = None, guard: EgressGuard | None = None) -> Any:
     """An OpenTelemetry context like ``context`` (the current one) whose baggage is live."""
-    from opentelemetry.context import get_current
-
     if context is None:
-        context = get_current()
+        context = _otel().get_current()
     passport = passport_var.get()
     baggage = context.get(_baggage_key())
     if isinstance(baggage, LiveBaggage) and baggage.fallback is passport and packer is None and guard is None:
@@ -137,25 +146,21 @@ _alone: tuple[EgressGuard | None, Any] | None = None
 
 
 def _is_live(context: Any) -> bool:
-    from opentelemetry.context import get_value
-
-    return isinstance(get_value(_baggage_key(), context), LiveBaggage)
+    return isinstance(_otel().get_value(_baggage_key(), context), LiveBaggage)
 
 
 def _made_live(
     context: Any, passport: Passport | None, packer: Packer | None = None, guard: EgressGuard | None = None
 ) -> Any:
     global _packer, _guard
-    from opentelemetry.context import get_value, set_value
-
     key = _baggage_key()
-    baggage = get_value(key, context)
+    baggage = _otel().get_value(key, context)
     if packer is None:
         packer = _packer = _packer or Packer()
     if guard is None:
         guard = _guard = _guard or EgressGuard()
     plain = dict(dict.items(baggage)) if isinstance(baggage, dict) else {}
-    return set_value(key, LiveBaggage(plain, passport, packer, guard), context)
+    return _otel().set_value(key, LiveBaggage(plain, passport, packer, guard), context)
 
 
 def attach(given: Any = None) -> Any:
@@ -166,14 +171,10 @@ def attach(given: Any = None) -> Any:
     """
     if given is None and ("opentelemetry.baggage" not in sys.modules or _is_live(None)):
         return None
-    from opentelemetry import context
-
-    return context.attach(live_context(given))
+    return _otel().attach(live_context(given))
 
 
 def detach(token: Any) -> None:
     """Undo `attach`, in the same context."""
     if token is not None:
-        from opentelemetry import context
-
-        context.detach(token)
+        _otel().detach(token)

@@ -245,9 +245,11 @@ def local_authority(server: SpireServer, *arguments: str) -> dict[str, Any]:
     return found
 
 
-def test_the_store_follows_the_live_bundle_to_a_new_authority(
+@pytest.fixture
+def own(
     processes: Processes, tmp_path: Path, built: Callable[[str], Path], recording: Any
-) -> None:
+) -> Iterator[SimpleNamespace]:
+    """A server and an agent that a test may do anything to, and the configured identity of a workload of theirs."""
     built("spire")
     with SpireServer(processes, tmp_path / "s") as server:
         brief = server.register("/brief", ttl=TTL)
@@ -255,23 +257,27 @@ def test_the_store_follows_the_live_bundle_to_a_new_authority(
             agent.wait_for_svid(brief)
             identity = SPIREProvider(agent.url)
             configure(engine=recording, identity=identity)
-            yesterday = TrustStore.from_spiffe_bundle(json.loads(server.bundle()), "kest.test")
             try:
-                with X509Source(socket_path=agent.url, timeout_in_seconds=20) as source:
-                    live = TrustStore.from_spiffe_bundle(source, "kest.test")
-                    before = work()
-                    assert PassportVerifier.verify(before, live)
-                    new = local_authority(server, "prepare")["prepared_authority"]["authority_id"]
-                    wait_until(lambda: len(_bundle(source)) == 2, 30)
-                    local_authority(server, "activate", "-authorityID", new)
-                    wait_until(lambda: _issuer(identity) == new, 10 * TTL)
-                    after = work()
-                    for passport in (before, after):
-                        assert PassportVerifier.verify(passport, live).principals == {brief}
-                    assert PassportVerifier.verify(before, yesterday)
-                    assert "leads to no authority" in refusal(after, yesterday)
+                yield SimpleNamespace(server=server, agent=agent, brief=brief, identity=identity)
             finally:
                 identity.close()
+
+
+def test_the_store_follows_the_live_bundle_to_a_new_authority(own: SimpleNamespace) -> None:
+    yesterday = TrustStore.from_spiffe_bundle(json.loads(own.server.bundle()), "kest.test")
+    with X509Source(socket_path=own.agent.url, timeout_in_seconds=20) as source:
+        live = TrustStore.from_spiffe_bundle(source, "kest.test")
+        before = work()
+        assert PassportVerifier.verify(before, live)
+        new = local_authority(own.server, "prepare")["prepared_authority"]["authority_id"]
+        wait_until(lambda: len(_bundle(source)) == 2, 30)
+        local_authority(own.server, "activate", "-authorityID", new)
+        wait_until(lambda: _issuer(own.identity) == new, 10 * TTL)
+        after = work()
+        for passport in (before, after):
+            assert PassportVerifier.verify(passport, live).principals == {own.brief}
+        assert PassportVerifier.verify(before, yesterday)
+        assert "leads to no authority" in refusal(after, yesterday)
 
 
 def _issuer(identity: SPIREProvider) -> str:
@@ -281,45 +287,33 @@ def _issuer(identity: SPIREProvider) -> str:
     return "" if found is None else found.hex()
 
 
-def test_an_agent_that_stops_and_starts_again(
-    processes: Processes, tmp_path: Path, built: Callable[[str], Path], recording: Any
-) -> None:
-    built("spire")
-    with SpireServer(processes, tmp_path / "s") as server:
-        brief = server.register("/brief", ttl=TTL)
-        with SpireAgent(processes, tmp_path / "a", server) as agent:
-            agent.wait_for_svid(brief)
-            identity = SPIREProvider(agent.url)
-            ran: list[int] = []
-            configure(engine=recording, identity=identity)
-            step = kest_verified("work")(lambda: ran.append(1))
+def test_an_agent_that_stops_and_starts_again(own: SimpleNamespace) -> None:
+    agent, ran = own.agent, []
+    step = kest_verified("work")(lambda: ran.append(1))
 
-            def refused() -> str:
-                """Why a call did not run; empty if it did."""
-                before = len(ran)
-                try:
-                    step()
-                except IdentityError as error:
-                    assert len(ran) == before
-                    return str(error)
-                assert len(ran) == before + 1
-                return ""
+    def refused() -> str:
+        """Why a call did not run; empty if it did."""
+        before = len(ran)
+        try:
+            step()
+        except IdentityError as error:
+            assert len(ran) == before
+            return str(error)
+        assert len(ran) == before + 1
+        return ""
 
-            try:
-                assert refused() == ""
-                agent.stop()
-                wait_until(refused, 5 * TTL)  # until then the SVID that it gave us is valid
-                assert "has expired and none has replaced it: is the SPIRE agent running" in refused()
-                agent.start()
-                wait_until(lambda: not refused(), 60)
-                entries = len(get_current_passport())
-                assert entries == len(ran)
-                with X509Source(socket_path=agent.url, timeout_in_seconds=20) as live:
-                    store = TrustStore.from_spiffe_bundle(live, "kest.test")
-                    agent.kill()  # what is known of the bundle goes on counting
-                    assert len(PassportVerifier.verify(get_current_passport(), store)) == entries
-            finally:
-                identity.close()
+    assert refused() == ""
+    agent.stop()
+    wait_until(refused, 5 * TTL)  # until then the SVID that it gave us is valid
+    assert "has expired and none has replaced it: is the SPIRE agent running" in refused()
+    agent.start()
+    wait_until(lambda: not refused(), 60)
+    entries = len(get_current_passport())
+    assert entries == len(ran)
+    with X509Source(socket_path=agent.url, timeout_in_seconds=20) as live:
+        store = TrustStore.from_spiffe_bundle(live, "kest.test")
+        agent.kill()  # what is known of the bundle goes on counting
+        assert len(PassportVerifier.verify(get_current_passport(), store)) == entries
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,13 @@ deadline, a point on the monotonic clock: a server that sends a byte now and the
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import select
 import socket
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from kest.core.engine.deadline import call_with_deadline
 from kest.core.engine.http_wire import ResponseReader, WireError
+from kest.core.engine.resolve import addresses_of, distinct, is_address
 
 if TYPE_CHECKING:
     import ssl
@@ -41,18 +40,6 @@ def time_left(deadline: float) -> float:
     if left <= 0:
         raise TimeoutError
     return left
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _addresses(found: list[Any]) -> list[str]:
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 class Connection:
@@ -142,18 +129,12 @@ def _plain(target: Target, deadline: float) -> socket.socket:
             sock.close()
             raise
         return sock
-    host, port = target.host, target.port
-    if _is_address(host):
-        addresses = [host]
-    else:
-        addresses = _addresses(
-            call_with_deadline(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), time_left(deadline))
-        )
+    addresses = addresses_of(target.host, target.port, time_left(deadline))
     for remaining in range(len(addresses), 0, -1):
         # A share of the time each, so that an address that swallows packets does not hide the next one.
         share = time_left(deadline) / remaining
         try:
-            sock = socket.create_connection((addresses[-remaining], port), share)
+            sock = socket.create_connection((addresses[-remaining], target.port), share)
         except OSError:
             if remaining == 1:
                 raise
@@ -192,9 +173,9 @@ class AsyncConnection(asyncio.Protocol):
             )
         host, port = target.host, target.port
         addresses = [host]
-        if not _is_address(host):
+        if not is_address(host):
             looking = loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            addresses = _addresses(await _within(looking, time_left(deadline)))
+            addresses = distinct(await _within(looking, time_left(deadline)))
         for remaining in range(len(addresses), 0, -1):
             address = addresses[-remaining]
             try:
