@@ -7,26 +7,62 @@ whole headers, gains nothing here.
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.hops import Hops
 from kest._kestcore import Passport, Signer, b64url_decode, pack_dense, pack_z, parse
 from kest.core.baggage import BaggageManager
 from kest.http.baggage_header import format_member, join_header
 
-__all__ = ["BODY", "PATH", "Flow", "Signed", "request"]
+__all__ = ["LOOKUP", "ORDER", "Flow", "Operation", "Signed", "request"]
 
-PATH, BODY = "/orders/7", b'{"order":7}'
-HEAD = f"GET {PATH} HTTP/1.1\r\nhost: 127.0.0.1\r\nuser-agent: benchmark\r\naccept: */*\r\n".encode()
+
+class Operation(NamedTuple):
+    """What is asked of the application, and how its answer ends."""
+
+    method: str
+    path: str
+    body: bytes
+    answer: bytes
+
+    def head(self) -> bytes:
+        """The request but for its ``baggage`` header and its body."""
+        lines = [f"{self.method} {self.path} HTTP/1.1", "host: 127.0.0.1", "user-agent: benchmark", "accept: */*"]
+        if self.body:
+            lines += ["content-type: application/json", f"content-length: {len(self.body)}"]
+        return "\r\n".join([*lines, ""]).encode()
+
+
+LOOKUP = Operation("GET", "/orders/7", b"", b'{"order":7}')
+"""As little as an application can do: whatever stands before it weighs most here."""
+
+ORDER = Operation(
+    "POST",
+    "/orders",
+    json.dumps(
+        {
+            "customer": {"id": "c-20417", "email": "nora@example.com", "country": "NL"},
+            "currency": "EUR",
+            "lines": [
+                {"sku": f"BK-{number:04}", "title": f"Volume {number}", "quantity": number, "price": 12.5 + number}
+                for number in range(1, 6)
+            ],
+            "note": "please ring twice",
+        }
+    ).encode(),
+    b'"items":15,"total":242.5,"currency":"EUR"}',
+)
+"""What services do: a JSON body into models, a little work, a response model."""
 
 _flows = itertools.count()
 
 
-def request(header: bytes | None) -> bytes:
-    """A GET with this ``baggage`` header."""
-    return HEAD + (b"\r\n" if header is None else b"baggage: " + header + b"\r\n\r\n")
+def request(header: bytes | None, operation: Operation = LOOKUP) -> bytes:
+    """This operation with this ``baggage`` header."""
+    return operation.head() + (b"" if header is None else b"baggage: " + header + b"\r\n") + b"\r\n" + operation.body
 
 
 class Signed:
@@ -84,8 +120,8 @@ class Flow:
             raise AssertionError("the dense form does not exist for this passport")
         return {f"kest.passport{self.form}": packed, "kest.chain_tip": passport.chain_tip}
 
-    def requests(self, count: int) -> list[bytes]:
-        return [request(self.header()) for _ in range(count)]
+    def requests(self, count: int, operation: Operation = LOOKUP) -> list[bytes]:
+        return [request(self.header(), operation) for _ in range(count)]
 
     def signed(self) -> list[Signed]:
         """The new entries of one passport."""

@@ -55,9 +55,9 @@ class Client:
                 answer += part
         return answer
 
-    def closed(self, requests: Sequence[bytes]) -> float:
+    def closed(self, requests: Sequence[bytes], body: bytes | None = None) -> float:
         """Seconds until all are answered, when each connection asks again as soon as it has its answer."""
-        sockets, body = self._sockets, self.body
+        sockets, body = self._sockets, body or self.body
         width = len(sockets)
         start = time.perf_counter()
         for connection, request in zip(sockets, requests, strict=False):

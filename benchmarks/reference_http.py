@@ -22,6 +22,7 @@ from urllib.parse import unquote
 
 import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from pydantic import BaseModel
 
 from benchmarks.hops import context_of
 from benchmarks.reference_stack import ReferenceSigner, Tip, unb64, verify
@@ -134,7 +135,9 @@ def governed(policy: str, signer: ReferenceSigner, operation: str) -> Callable[[
                 chain.tips,
                 labels={},
                 context=context,
-                input_hash=hashlib.sha256(rfc8785.dumps(bound.arguments)).hexdigest(),
+                input_hash=hashlib.sha256(
+                    rfc8785.dumps({name: _plain(value) for name, value in bound.arguments.items()})
+                ).hexdigest(),
                 entry_id=entry_id,
                 timestamp_ms=timestamp_ms,
             )
@@ -144,6 +147,10 @@ def governed(policy: str, signer: ReferenceSigner, operation: str) -> Callable[[
         return call
 
     return decorate
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
 def _question(

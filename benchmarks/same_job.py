@@ -11,7 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from benchmarks.flows import Flow
 from benchmarks.reference_http import chain_var, governed, read
 from benchmarks.reference_stack import ReferenceSigner, unb64
-from benchmarks.serving_app import OPERATION, POLICY, PRINCIPAL, SEED, get_order
+from benchmarks.serving_app import OPERATION, POLICY, PRINCIPAL, SEED
+from benchmarks.serving_orders import get_order
 from kest.core import LocalEd25519Provider, MockPolicyEngine, TrustStore, configure, kest_verified
 from kest.core.context import get_current_passport, lineage
 from kest.http.edge import Edge

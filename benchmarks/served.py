@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import kest
-from benchmarks.flows import BODY
+from benchmarks.flows import LOOKUP, Operation
 from benchmarks.load import Client
 
 __all__ = ["Served"]
@@ -41,7 +41,7 @@ class Served:
         )
         try:
             port = self.ask(json.dumps({name: key.hex() for name, key in keys.items()}))
-            self.client = Client(port, BODY)
+            self.client = Client(port, LOOKUP.answer)
         except BaseException:
             self._end()
             raise
@@ -76,8 +76,8 @@ class Served:
             raise RuntimeError(f"the {self.variant} server ended")
         return json.loads(answer)
 
-    def load(self, requests: Sequence[bytes]) -> tuple[float, float]:
+    def load(self, requests: Sequence[bytes], operation: Operation = LOOKUP) -> tuple[float, float]:
         """Microseconds per request, of time and of the server's processor time."""
         before = float(self.ask("cpu"))
-        spent = self.client.closed(requests)
+        spent = self.client.closed(requests, operation.answer)
         return spent / len(requests) * 1e6, (float(self.ask("cpu")) - before) / len(requests) * 1e6

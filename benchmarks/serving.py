@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from benchmarks import raw
-from benchmarks.flows import Flow, request
+from benchmarks.flows import LOOKUP, ORDER, Flow, Operation, request
 from benchmarks.load import Client
 from benchmarks.measure import Budget, Row, row
 from benchmarks.same_job import same_entries
@@ -40,19 +40,24 @@ class Case:
     flow: Flow
     count: int  # requests in a round
     at_least: float | None = None  # of the bare throughput
+    operation: Operation = ORDER
     repeated: bool = False  # the same passport over and over
     by_reference: bool = True
 
     def requests(self, count: int) -> list[bytes]:
-        return self.flow.requests(1) * count if self.repeated else self.flow.requests(count)
+        if self.repeated:
+            return self.flow.requests(1, self.operation) * count
+        return self.flow.requests(count, self.operation)
 
 
 def cases() -> list[Case]:
     return [
         Case("1 entry", Flow(0, 1, ""), 500, 0.70),
+        Case("1 entry, least handler", Flow(0, 1, ""), 500, operation=LOOKUP),
         Case("1 entry, seen before", Flow(0, 1, ""), 500, repeated=True),
         Case("1 entry, user, agent and task", Flow(0, 1, "", identity=True), 500, by_reference=False),
         Case("10 entries, 9 seen", Flow(9, 1, "_z"), 400, 0.60),
+        Case("10 entries, 9 seen, least handler", Flow(9, 1, "_z"), 400, operation=LOOKUP),
         Case("10 entries, 9 seen, dense", Flow(9, 1, "_d"), 400, 0.60, by_reference=False),
         Case("10 entries, none seen", Flow(0, 10, "_z"), 160),
     ]
@@ -88,8 +93,8 @@ def _rounds(case: Case, servers: Iterable[Served], rounds: int) -> list[Round]:
         def run() -> Load:
             requests = case.requests(count)
             if served.variant == "kest" and case.flow.prefix:
-                requests.insert(0, request(case.flow.header(case.flow.prefix)))
-            return Load(*served.load(requests))
+                requests.insert(0, request(case.flow.header(case.flow.prefix), case.operation))
+            return Load(*served.load(requests, case.operation))
 
         return run
 

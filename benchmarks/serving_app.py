@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -19,34 +20,34 @@ import uvicorn
 from fastapi import FastAPI
 
 from benchmarks import children
-from benchmarks.flows import PATH
+from benchmarks.flows import LOOKUP, ORDER
+from benchmarks.serving_orders import get_order, place_order
 
 __all__ = ["OPERATION", "POLICY", "PRINCIPAL", "SEED", "application"]
 
 PRINCIPAL, SEED = "spiffe://prod.example.com/ns/shop/sa/orders", bytes(range(32))
 POLICY, OPERATION = "allow_lookup", "get_order"
-ROUTE = PATH.rpartition("/")[0] + "/{order}"
 
 
-async def get_order(order: int, region: str = "eu") -> Any:
-    return {"order": order}
+def _application(decorate: Callable[[str], Callable[[Any], Any]]) -> FastAPI:
+    app = FastAPI()
+    app.get(LOOKUP.path.rpartition("/")[0] + "/{order}")(decorate(OPERATION)(get_order))
+    app.post(ORDER.path)(decorate("place_order")(place_order))
+    return app
 
 
 def bare(keys: dict[str, bytes]) -> FastAPI:
     """Nothing reads the baggage header."""
-    app = FastAPI()
-    app.get(ROUTE)(get_order)
-    return app
+    return _application(lambda operation: lambda handler: handler)
 
 
 def kest(keys: dict[str, bytes]) -> FastAPI:
-    """`KestMiddleware`, and the handler decorated."""
+    """`KestMiddleware`, and the handlers decorated."""
     from kest.core import KestMiddleware, LocalEd25519Provider, MockPolicyEngine, TrustStore, configure, kest_verified
 
     logging.getLogger("kest").setLevel(logging.ERROR)  # that the forged request is refused is no news
     configure(engine=MockPolicyEngine(), identity=LocalEd25519Provider(PRINCIPAL, SEED), trust_store=TrustStore(keys))
-    app = FastAPI()
-    app.get(ROUTE)(kest_verified(POLICY, operation_name=OPERATION)(get_order))
+    app = _application(lambda operation: kest_verified(POLICY, operation_name=operation))
     app.add_middleware(KestMiddleware)
     return app
 
@@ -56,8 +57,8 @@ def reference(keys: dict[str, bytes]) -> FastAPI:
     from benchmarks.reference_http import ReferenceMiddleware, governed
     from benchmarks.reference_stack import ReferenceSigner
 
-    app = FastAPI()
-    app.get(ROUTE)(governed(POLICY, ReferenceSigner(PRINCIPAL, SEED), OPERATION)(get_order))
+    signer = ReferenceSigner(PRINCIPAL, SEED)
+    app = _application(lambda operation: governed(POLICY, signer, operation))
     app.add_middleware(ReferenceMiddleware, keys=keys)
     return app
 

@@ -178,11 +178,12 @@ def run_example(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str
 
     examples = Path(__file__).resolve().parents[1] / "examples"
     root = str(Path(kest.__file__).resolve().parents[1])
+    paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
 
     def run(name: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-W", "error", str(examples / name), *arguments],
-            cwd=tmp_path, env={**os.environ, "PYTHONPATH": root, **env}, capture_output=True, text=True, timeout=120,
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths, **env}, capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         return done

@@ -282,7 +282,7 @@ assert verifies(store, ALICE)
 
 def run(script: str) -> subprocess.CompletedProcess[str]:
     code = SCRIPT.format(tests=str(Path(__file__).parent)) + textwrap.dedent(script)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*filter(None, sys.path), str(ROOT)])}
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], env=environment, capture_output=True, text=True, timeout=60
     )
