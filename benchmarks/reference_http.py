@@ -149,8 +149,12 @@ def governed(policy: str, signer: ReferenceSigner, operation: str) -> Callable[[
     return decorate
 
 
-def _plain(value: Any) -> Any:
-    return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+def _hash(arguments: Mapping[str, Any]) -> str:
+    plain = {
+        name: value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+        for name, value in arguments.items()
+    }
+    return hashlib.sha256(rfc8785.dumps(plain)).hexdigest()
 
 
 def _question(
