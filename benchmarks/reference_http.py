@@ -135,9 +135,7 @@ def governed(policy: str, signer: ReferenceSigner, operation: str) -> Callable[[
                 chain.tips,
                 labels={},
                 context=context,
-                input_hash=hashlib.sha256(
-                    rfc8785.dumps({name: _plain(value) for name, value in bound.arguments.items()})
-                ).hexdigest(),
+                input_hash=_hash(bound.arguments),
                 entry_id=entry_id,
                 timestamp_ms=timestamp_ms,
             )
