@@ -13,6 +13,8 @@ __all__ = ["SECRET", "Binder", "Resolver", "argument_hash", "text_resolver"]
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
 SECRET = {"$kest": "secret"}
 """Stands for a secret parameter: hashing a short secret into a public entry would let it be guessed."""
 
@@ -20,18 +22,22 @@ SECRET = {"$kest": "secret"}
 class Binder:
     """Binds call arguments to parameter names, with defaults applied, without ``self`` or ``cls``."""
 
-    __slots__ = ("_by_name", "_defaults", "_names", "_plain", "_receiver", "_required", "names", "signature")
+    __slots__ = (
+        "_any_order", "_defaults", "_names", "_plain", "_receiver", "_required", "_wanted", "names", "signature",
+    )  # fmt: skip
 
     def __init__(self, signature: inspect.Signature, has_receiver: bool) -> None:
         self.signature = signature
         parameters = list(signature.parameters.values())
         self._receiver = parameters[0].name if has_receiver and parameters else None
         self._names = tuple(p.name for p in parameters)
-        self._by_name = frozenset(p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
         # Plain: nothing but ordinary parameters, so that zip() says the same as Signature.bind().
         self._plain = all(p.kind in _POSITIONAL for p in parameters)
         self._defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
         self._required = len(parameters) - len(self._defaults)
+        named = all(p.kind in _NAMED for p in parameters)
+        self._any_order = {name: self._defaults.get(name) for name in self._names} if named else None
+        self._wanted = frozenset(self._names) - self._defaults.keys()
         self.names = tuple(n for n in self._names if n != self._receiver)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -42,6 +48,8 @@ class Binder:
             if count < len(self._names):
                 for name in self._names[count:]:
                     bound[name] = self._defaults[name]
+        elif not args and self._any_order is not None and self._any_order.keys() >= kwargs.keys() >= self._wanted:
+            bound = {**self._any_order, **kwargs}  # how frameworks call: everything by name
         else:
             arguments = self.signature.bind(*args, **kwargs)
             arguments.apply_defaults()

@@ -25,6 +25,7 @@ import os
 import pathlib
 import sys
 import uuid
+import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -93,7 +94,7 @@ def type_name(cls: type) -> str:
 
 def _encode(value: object) -> Encoded:
     cls = type(value)
-    encoder = _EXACT.get(cls)
+    encoder = _EXACT.get(cls) or _records.get(cls)
     if encoder is not None:
         return encoder(value)
     mro = _mro(cls)
@@ -108,11 +109,17 @@ def _encode(value: object) -> Encoded:
         if encoder is not None:
             return encoder(value)
     if _find(mro, "__dataclass_fields__") is not None:
+        _records[cls] = _encode_dataclass
         return _encode_dataclass(value)
     if _is_pydantic(mro):
-        return _encode_pydantic(value, mro)
+        _records[cls] = _encode_pydantic
+        return _encode_pydantic(value)
     encoder = next((_EXACT[base] for base in mro[1:] if base in _EXACT), None)
     return encoder(value) if encoder is not None else opaque(value)
+
+
+# Classes that came this far are records; to find that out again for each of a thousand rows takes most of the time.
+_records: weakref.WeakKeyDictionary[type, Callable[[Any], Encoded]] = weakref.WeakKeyDictionary()
 
 
 def _find(mro: tuple[type, ...], name: str) -> Any:
@@ -147,13 +154,17 @@ def _is_pydantic(mro: tuple[type, ...]) -> bool:
     return getattr(sys.modules.get("pydantic.main"), "BaseModel", None) in mro
 
 
-def _encode_pydantic(value: object, mro: tuple[type, ...]) -> Encoded:
+def _encode_pydantic(value: object) -> Encoded:
     # __dict__ holds cached properties too, so the model's own list of fields decides.
+    mro = _mro(type(value))
     known = _find(mro, "__pydantic_fields__") or _find(mro, "model_fields")
     if not isinstance(known, dict):
         return opaque(value)
     state = object.__getattribute__(value, "__dict__")
-    fields = {name: state[name] for name in known if name in state}
+    if state.keys() == known.keys():
+        fields = dict(state)
+    else:
+        fields = {name: state[name] for name in known if name in state}
     extra = object.__getattribute__(value, "__pydantic_extra__")
     if extra:
         fields.update(extra)
