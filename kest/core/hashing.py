@@ -161,10 +161,7 @@ def _encode_pydantic(value: object) -> Encoded:
     if not isinstance(known, dict):
         return opaque(value)
     state = object.__getattribute__(value, "__dict__")
-    if state.keys() == known.keys():
-        fields = dict(state)
-    else:
-        fields = {name: state[name] for name in known if name in state}
+    fields = dict(state) if state.keys() == known.keys() else {name: state[name] for name in known if name in state}
     extra = object.__getattribute__(value, "__pydantic_extra__")
     if extra:
         fields.update(extra)
