@@ -695,7 +695,7 @@ ISSUER = "https://issuer.example.test"
 
 
 def token(signature: bytes = b"x" * 64, header: dict[str, Any] | None = None, **claims: Any) -> str:
-    body = {"iss": ISSUER, "sub": "system:serviceaccount:ns:app", "exp": int(time.time()) + 600, **claims}
+    body = {"iss": ISSUER, "sub": "system:serviceaccount:ns:app", "exp": int(time.time()) + 86_400, **claims}
     kept = {name: value for name, value in body.items() if value is not None}
     texts = [json.dumps(header or {"alg": "EdDSA", "typ": "JWT"}).encode(), json.dumps(kept).encode(), signature]
     return ".".join(_kestcore.b64url_encode(text) for text in texts)
@@ -736,7 +736,7 @@ def test_oidc_principal_labels_and_signature(tmp_path: Path) -> None:
         (token(exp="tomorrow"), "not a number"),
         (token(exp=True), "not a number"),
         (token(exp=int(time.time()) - 60), "expired"),
-        (token(nbf=int(time.time()) + 600), "not valid yet"),
+        (token(nbf=int(time.time()) + 43_200), "not valid yet"),
         (token(iss="https://other.test"), "not issued by"),
         (token(sub="other"), "not about"),
         (token(aud="other"), "not meant for"),
