@@ -13,6 +13,7 @@ __all__ = [
     "GateError",
     "GateInputError",
     "GatePolicyError",
+    "GateRequestError",
     "IdentityError",
     "Invalidated",
     "JSONSyntaxError",
@@ -149,6 +150,17 @@ class GateInputError(GateError, ValueError):
     """A gate was asked about something that cannot be: an address that is none, NaN, an unknown kind of principal."""
 
 
+class GateRequestError(GateInputError):
+    """A request is not one that a gate can be asked about: its body is no strict JSON, or too large, or says two things.
+
+    ``status`` is the HTTP status that says so: 400 or 413.
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class GatePolicyError(GateError, ValueError):
     """Policies are not what a gate can enforce; ``path`` says where (``policies[2].conditions[0].param_max.max``)."""
 
@@ -164,10 +176,19 @@ class Refused(GateError):
         reason: why, in words.
         evaluator: which one objected: ``gate``, ``policy``, ``drift`` or ``invariants``.
         code: ``NO_POLICY_MATCH``, ``POLICY_DENIED``, ``RATE_LIMIT_EXCEEDED``, ``INVARIANT_VIOLATION``, ...
+        retry_after: for RATE_LIMIT_EXCEEDED, the seconds after which trying again makes sense; otherwise None.
     """
 
-    def __init__(self, reason: str, evaluator: str = "gate", code: str = "POLICY_DENIED") -> None:
+    def __init__(
+        self,
+        reason: str,
+        evaluator: str = "gate",
+        code: str = "POLICY_DENIED",
+        *,
+        retry_after: int | None = None,
+    ) -> None:
         super().__init__(f"[{code}] {evaluator}: {reason}")
+        self.retry_after = retry_after
         self.reason = reason
         self.evaluator = evaluator
         self.code = code

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar, cast
 
 from kest.core.plan import CallPlan
-from kest.core.wrappers import around_async_generator, around_coroutine, around_function, around_generator
+from kest.core.wrappers import (
+    around_async_generator,
+    around_coroutine,
+    around_function,
+    around_generator,
+    dressed,
+    kind_of,
+)
 
 __all__ = ["kest_verified"]
 
@@ -98,18 +102,13 @@ def kest_verified(
     return decorate
 
 
+_AROUND = {
+    "async generator": around_async_generator,
+    "coroutine": around_coroutine,
+    "generator": around_generator,
+    "function": around_function,
+}
+
+
 def _wrapped(fn: Any, plan: CallPlan) -> Any:
-    code = fn if inspect.isroutine(fn) or isinstance(fn, functools.partial) else type(fn).__call__
-    if inspect.isasyncgenfunction(code):
-        wrapper: Any = around_async_generator(fn, plan)
-    elif inspect.iscoroutinefunction(code) or asyncio.iscoroutinefunction(fn):
-        wrapper = around_coroutine(fn, plan)
-    elif inspect.isgeneratorfunction(code):
-        wrapper = around_generator(fn, plan)
-    else:
-        wrapper = around_function(fn, plan)
-    wrapper = functools.wraps(fn)(wrapper)
-    for name in ("__name__", "__qualname__"):  # partials and callable objects have none
-        if not hasattr(fn, name):
-            setattr(wrapper, name, plan.operation)
-    return wrapper
+    return dressed(_AROUND[kind_of(fn)](fn, plan), fn, plan.operation)

@@ -6,12 +6,13 @@ their steps can happen in different contexts.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from types import CoroutineType
-from typing import Any
+from typing import Any, Literal
 
 from kest.core import context
 from kest.core.lifecycle import Call, answer, answer_async
@@ -19,7 +20,28 @@ from kest.core.otel_context import OTelContext, attach_live, detach, otel_contex
 from kest.core.outcome import Outcome
 from kest.core.plan import CallPlan
 
-__all__ = ["around_async_generator", "around_coroutine", "around_function", "around_generator"]
+__all__ = ["around_async_generator", "around_coroutine", "around_function", "around_generator", "dressed", "kind_of"]
+
+Kind = Literal["async generator", "coroutine", "generator", "function"]
+
+
+def kind_of(fn: Any) -> Kind:
+    """What calling it begins; a callable object and a partial are of the kind of what they call."""
+    code = fn if inspect.isroutine(fn) or isinstance(fn, functools.partial) else type(fn).__call__
+    if inspect.isasyncgenfunction(code):
+        return "async generator"
+    if inspect.iscoroutinefunction(code) or asyncio.iscoroutinefunction(fn):
+        return "coroutine"
+    return "generator" if inspect.isgeneratorfunction(code) else "function"
+
+
+def dressed(wrapper: Any, fn: Any, name: str) -> Any:
+    """The wrapper with the name, docstring, annotations and signature of what it wraps, which may have no name."""
+    wrapper = functools.wraps(fn)(wrapper)
+    for attribute in ("__name__", "__qualname__"):  # partials and callable objects have none
+        if not hasattr(fn, attribute):
+            setattr(wrapper, attribute, name)
+    return wrapper
 
 
 class _Scope:

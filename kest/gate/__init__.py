@@ -10,6 +10,7 @@ from kest.errors import GateError, GateInputError, GatePolicyError, Invalidated,
 from kest.gate.context import DeviceFingerprint, GeoLocation, context_from_record, context_to_record
 from kest.gate.explain import Explanation
 from kest.gate.gate import Gate, PermitSigner
+from kest.gate.guarded import guarded, guarded_tool
 from kest.gate.invalidation import (
     InMemoryInvalidationBroadcaster,
     InvalidationBroadcaster,
@@ -54,6 +55,8 @@ __all__ = [
     "Verdict",
     "context_from_record",
     "context_to_record",
+    "guarded",
+    "guarded_tool",
     "spawn_invalidation_listener",
 ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -9,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kest._kestcore import ActionContext, GateCore, InMemoryRateLimitStore, InMemorySessionStore, Verdict
-from kest.errors import GateInputError, Invalidated, Refused
+from kest.errors import GateInputError
 from kest.gate.compile import compile_policies
 from kest.gate.conditions import Pattern
 from kest.gate.invalidation import InvalidationBroadcaster, InvalidationScope, attach_weakly, checked_scope
 from kest.gate.invariants import Invariant, parse_invariants
 from kest.gate.policies import Policies, load_dict, load_file, load_json, load_policies, load_toml
-from kest.gate.reasons import GateSettings
+from kest.gate.reasons import GateSettings, refusal
 from kest.gate.stores import RateLimitStore, SessionStore, evaluate_elsewhere
 from kest.locks import Lock
 
@@ -107,8 +108,10 @@ class Gate:
         )
         self._lock = Lock()
         self._last_error: Exception | None = None
-        plain = not (self._signer or self._broadcaster or self._rates or self._sessions or self._observing)
-        self._decide: Callable[[ActionContext], Verdict] = self._core.evaluate if plain else self._decide_at_length
+        self._waits = bool(self._signer or self._broadcaster or self._rates or self._sessions)
+        self._decide: Callable[[ActionContext], Verdict] = (
+            self._decide_at_length if self._waits or self._observing else self._core.evaluate
+        )
         if self._broadcaster is not None:
             attach_weakly(self._broadcaster, self, "_heard")
 
@@ -153,14 +156,25 @@ class Gate:
             Refused: it may not.
             Invalidated: it may not, and its session is over.
         """
-        verdict = self._decide(context)
+        self._permitted(self._decide(context))
+
+    async def evaluate_async(self, context: ActionContext) -> Verdict:
+        """`evaluate` without holding up the event loop: in a thread when a store, signer or broadcaster may take long."""
+        if self._waits:
+            return await asyncio.to_thread(self._decide, context)
+        return self._decide(context)
+
+    async def check_async(self, context: ActionContext) -> None:
+        """`check` without holding up the event loop."""
+        self._permitted(await self.evaluate_async(context))
+
+    def _permitted(self, verdict: Verdict) -> Verdict:
+        """The verdict, if it is a permit; otherwise logs and raises."""
         if verdict.is_permit:
-            return
-        reason, evaluator = verdict.reason or "refused", verdict.evaluator or "gate"
-        log.warning("%s %s: [%s] %s: %s", verdict.kind, verdict.evaluation_id, verdict.code, evaluator, reason)
-        if verdict.is_invalidate:
-            raise Invalidated(reason, evaluator)
-        raise Refused(reason, evaluator, verdict.code or "POLICY_DENIED")
+            return verdict
+        error = refusal(verdict)
+        log.warning("%s %s: %s", verdict.kind, verdict.evaluation_id, error)
+        raise error
 
     def explain(self, context: ActionContext) -> Explanation:
         """Which policy decides and, for every other one, which condition fails and why. Changes nothing."""
@@ -210,8 +224,7 @@ class Gate:
     ) -> None:
         """End a session, or refuse a principal or role from now on; here, and wherever the broadcaster reaches."""
         scope = checked_scope(kind, id, reason, evaluator)
-        store = self._local_sessions if self._sessions is None else self._sessions
-        store.invalidate(scope.target_id, scope.target_kind)
+        self.session_store.invalidate(scope.target_id, scope.target_kind)
         if self._broadcaster is not None:
             self._broadcaster.publish(*scope.target, scope.reason, scope.evaluator)
 
@@ -236,6 +249,11 @@ class Gate:
             while gone := store.sweep():
                 forgotten += gone
         return forgotten
+
+    @property
+    def session_store(self) -> SessionStore | InMemorySessionStore:
+        """Where this gate keeps its sessions and what was invalidated."""
+        return self._local_sessions if self._sessions is None else self._sessions
 
     # --- policies ---
 
@@ -266,6 +284,11 @@ class Gate:
         from kest.gate.watch import PolicyWatch
 
         return PolicyWatch(self, Path(path), on_error)
+
+    @property
+    def observes(self) -> bool:
+        """Whether this gate permits everything, and only says what it would have done."""
+        return self._observing
 
     @property
     def policies(self) -> Policies:

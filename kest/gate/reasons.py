@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from kest.errors import Invalidated, Refused
 from kest.gate.invariants import Invariant
 
 if TYPE_CHECKING:
     from kest._kestcore import Verdict
 
-__all__ = ["GateSettings", "reason", "shown", "span"]
+__all__ = ["GateSettings", "reason", "refusal", "shown", "span"]
 
 MAX_SHOWN = 120
 MAX_AGE = 14_400
@@ -93,3 +94,21 @@ def reason(verdict: Verdict) -> str:
             most = settings.max_session_actions
             return f"invariant 'max_session_actions' violated: maximum {most} actions per session"
     return name
+
+
+def refusal(verdict: Verdict) -> Refused | Invalidated:
+    """The exception that says what a verdict that is no permit says."""
+    why, evaluator = verdict.reason or "refused", verdict.evaluator or "gate"
+    if verdict.is_invalidate:
+        return Invalidated(why, evaluator)
+    code = verdict.code or "POLICY_DENIED"
+    return Refused(why, evaluator, code, retry_after=_pace(verdict) if code == "RATE_LIMIT_EXCEEDED" else None)
+
+
+def _pace(verdict: Verdict) -> int:
+    """Seconds between two calls at the pace that the limit allows: when there is room again only the counter knows."""
+    name, _, item = verdict._facts
+    if name != "rate" or not isinstance(item, tuple):
+        return 1  # calls at the same time were faster
+    most, seconds = item
+    return max(1, -(-seconds // max(most, 1)))

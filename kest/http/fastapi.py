@@ -12,7 +12,7 @@ from kest._kestcore import Passport
 from kest.core.context import Caller, caller_var, get_current_passport
 from kest.errors import KestError
 from kest.http.middleware import KestMiddleware
-from kest.http.problem import CONTENT_TYPE, problem_body, status_of
+from kest.http.problem import CONTENT_TYPE, problem_body, problem_headers, status_of
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -51,4 +51,5 @@ async def _answer(request: Request, error: Exception) -> Response:
     status = status_of(error)
     if status >= 500:  # what failed here is for the log, not for the client
         log.error("a request failed: %s", error, exc_info=error)
-    return Response(problem_body(error), status, media_type=CONTENT_TYPE, headers={"cache-control": "no-store"})
+    headers = {"cache-control": "no-store", **dict(problem_headers(error))}
+    return Response(problem_body(error), status, media_type=CONTENT_TYPE, headers=headers)

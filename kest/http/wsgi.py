@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextvars
 import logging
 from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
 from typing import Any
 
 from kest.errors import KestError, PolicyDeniedError
 from kest.http.entering import LineageMiddleware, enter
-from kest.http.problem import CONTENT_TYPE, problem_body, status_of
+from kest.http.problem import CONTENT_TYPE, problem_body, problem_headers, status_of
 
-__all__ = ["KestWSGIMiddleware"]
+__all__ = ["KestWSGIMiddleware", "refused", "run_in"]
 
 log = logging.getLogger("kest.http")
 
@@ -20,7 +21,6 @@ StartResponse = Callable[..., Any]
 WSGIApp = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 ARRIVAL = "kest.arrival"
-_TITLES = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 424: "Failed Dependency"}
 
 
 class KestWSGIMiddleware(LineageMiddleware):
@@ -41,24 +41,36 @@ class KestWSGIMiddleware(LineageMiddleware):
             # PEP 3333: header values are bytes in the guise of latin-1 text.
             arrival = self._edge.read([] if header is None else [header.encode("latin-1")])
         except KestError as error:
-            return _refused(error, start_response)
+            return refused(error, start_response)
         environ[ARRIVAL] = arrival
         context = contextvars.copy_context()
-        started = False
-
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            nonlocal started
-            started = True
-            return start_response(*args, **kwargs)
-
         context.run(enter, arrival)
-        try:
-            body = context.run(self.app, environ, watched)
-        except PolicyDeniedError as denied:
-            if started or not self._problems:
-                raise
-            return _refused(denied, start_response)
-        return body if isinstance(body, (list, tuple)) and not hasattr(body, "close") else _Body(body, context)
+        return run_in(context, self.app, environ, start_response, (PolicyDeniedError,) if self._problems else ())
+
+
+def run_in(
+    context: contextvars.Context,
+    app: WSGIApp,
+    environ: Environ,
+    start_response: StartResponse,
+    answered: tuple[type[KestError], ...],
+) -> Iterable[bytes]:
+    """Run an application, and each step of its response, in a context; errors of these types become problem documents
+    unless the response has begun."""
+    started = False
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        nonlocal started
+        started = True
+        return start_response(*args, **kwargs)
+
+    try:
+        body = context.run(app, environ, watched)
+    except answered as denied:
+        if started:
+            raise
+        return refused(denied, start_response)
+    return body if isinstance(body, (list, tuple)) and not hasattr(body, "close") else _Body(body, context)
 
 
 class _Body:
@@ -85,10 +97,11 @@ class _Body:
             self._context.run(close)
 
 
-def _refused(error: KestError, start_response: StartResponse) -> list[bytes]:
+def refused(error: KestError, start_response: StartResponse) -> list[bytes]:
+    """Answer with a problem document."""
     status = status_of(error)
     log.warning("request refused: status=%d reason=%s", status, error)
     body = problem_body(error)
     headers = [("Content-Type", CONTENT_TYPE), ("Content-Length", str(len(body))), ("Cache-Control", "no-store")]
-    start_response(f"{status} {_TITLES.get(status, 'Internal Server Error')}", headers)
+    start_response(f"{status} {HTTPStatus(status).phrase}", headers + problem_headers(error))
     return [body]
