@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kest.gate import ActionContext, Gate
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "http"))  # wire: servers on real sockets
 
 SECOND = 1_000_000_000
 
@@ -42,3 +46,11 @@ def at() -> Callable[..., None]:
         gate._core.set_clock(round(wall * SECOND), round((wall if steady is None else steady) * SECOND))
 
     return stop
+
+
+@pytest.fixture(autouse=True)
+def _warnings_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warnings that come once come once per test."""
+    from kest.http import egress
+
+    monkeypatch.setattr(egress, "_warned", set())
