@@ -12,8 +12,8 @@ import pytest
 
 from kest.errors import ConfigurationError, GateRequestError
 from kest.gate import Gate, GateInputError, GeoLocation, Invalidated, Refused
+from kest.gate.addresses import TrustedProxies
 from kest.gate.http import HttpGate
-from kest.gate.http.addresses import TrustedProxies
 
 Make = Callable[..., Any]
 POST = {"method": "POST", "path": "/api/v1/refunds"}

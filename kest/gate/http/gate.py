@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from kest._kestcore import Verdict
 from kest.errors import GateRequestError
+from kest.gate.addresses import TrustedProxies
 from kest.gate.context import ActionContext, DeviceFingerprint, GeoLocation
 from kest.gate.gate import Gate
-from kest.gate.http.addresses import TrustedProxies
 from kest.gate.http.naming import DEFAULT_EXCLUDED, SAFE_METHODS, Exclusions, action_name
 from kest.gate.http.places import GeoResolver, Places
 from kest.gate.http.request import WEBSOCKET, Asked, asked_of_environ, asked_of_scope, body_params, parsed

@@ -22,6 +22,9 @@ GeoResolver = Callable[..., "GeoResult | Awaitable[GeoResult]"]
 """Called with ``method=, path=, ip=, headers=`` (a dict, names in lower case)."""
 
 
+_NAMES = ("current_geo", "origin_geo")
+
+
 class Places:
     """Asks a resolver, which may be a coroutine function."""
 
@@ -55,11 +58,12 @@ class Places:
 
 
 def _places(answer: object) -> dict[str, GeoLocation]:
-    pair = answer if isinstance(answer, tuple) else (answer, None)
-    if len(pair) != 2 or not all(place is None or isinstance(place, GeoLocation) for place in pair):
+    pair: tuple[object, ...] = answer if isinstance(answer, tuple) else (answer, None)
+    places = {name: place for name, place in zip(_NAMES, pair, strict=False) if isinstance(place, GeoLocation)}
+    if len(pair) != 2 or len(places) + pair.count(None) != 2:
         log.error("the geo_resolver returned %s, not a GeoLocation; the place is unknown", type(answer).__name__)
         return {}
-    return {name: place for name, place in zip(("current_geo", "origin_geo"), pair, strict=True) if place is not None}
+    return places
 
 
 async def _awaited(answer: Awaitable[Any]) -> Any:
