@@ -49,7 +49,7 @@ def test_excluded_paths(permitting: Make, path: str) -> None:
         "/healthy", "/health-admin", "/healthcheck/x", "/HEALTH", "/x/health", "/health/../refunds", "/health/..",
         "/health/.", "//health", "/health//x", "/health/./x", "/health\\..\\refunds", "/health/%2e%2e/refunds",
         "/health%2f..%2frefunds", "/health/%252e%252e/refunds", "/health;x", "/health?x", "/health/\x00", "/health/\n",
-        "/../health", "health", "", "/",
+        "/../health", "health", "", "/", "/health/..;/x", "/health#x", "/health/\uff0e\uff0e/x",
     ],
 )  # fmt: skip
 def test_what_only_looks_excluded_is_gated(permitting: Make, path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable
 
 from kest._kestcore import gate_path
@@ -23,6 +24,7 @@ _VERBS = {
     "DELETE": "delete",
     "WEBSOCKET": "connect",
 }
+_ODD = frozenset("%\\;?#")
 _VERSION = re.compile(r"v\d[\w.\-]*", re.ASCII)
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
@@ -30,8 +32,8 @@ _UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 class Exclusions:
     """Paths that are not gated: each of these, and everything below it.
 
-    Only a path that is written in the one normal way is excluded: with ``//``, ``..``, a backslash or anything still
-    percent-encoded, routers and proxies may disagree on where it leads.
+    Only a path that is written in the one normal way is excluded: with ``//``, ``..``, a backslash, a semicolon, anything
+    still percent-encoded, or characters that have a plainer form, routers and proxies may disagree on where it leads.
     """
 
     __slots__ = ("_prefixes",)
@@ -52,7 +54,9 @@ class Exclusions:
 
 
 def _normal(path: str) -> bool:
-    return "%" not in path and path.isprintable() and (path.removesuffix("/") or "/") == gate_path(path)
+    if not _ODD.isdisjoint(path) or not path.isprintable() or unicodedata.normalize("NFKC", path) != path:
+        return False
+    return (path.removesuffix("/") or "/") == gate_path(path)
 
 
 def action_name(method: str, path: str) -> str:
