@@ -24,7 +24,7 @@ _VERBS = {
     "DELETE": "delete",
     "WEBSOCKET": "connect",
 }
-_ODD = frozenset("%\\;?#")
+_ODD = frozenset("%\\;?#\ufffd")
 _VERSION = re.compile(r"v\d[\w.\-]*", re.ASCII)
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
