@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextvars
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 
+from kest._kestcore import Verdict
 from kest.gate.permit import PermitToken
 
-__all__ = ["current_permit", "permitted"]
+__all__ = ["current_permit", "enter", "leave"]
 
-permit_var: contextvars.ContextVar[PermitToken | None] = contextvars.ContextVar("kest.gate.permit", default=None)
+verdict_var: contextvars.ContextVar[Verdict | None] = contextvars.ContextVar("kest.gate.verdict", default=None)
 
 
 def current_permit() -> PermitToken | None:
@@ -18,15 +17,17 @@ def current_permit() -> PermitToken | None:
 
     Generators run in their consumer's context, and so under their consumer's permit.
     """
-    return permit_var.get()
+    verdict = verdict_var.get()
+    return None if verdict is None else verdict.permit_token
 
 
-@contextmanager
-def permitted(permit: PermitToken | None) -> Iterator[None]:
-    """Run under this permit."""
-    before = permit_var.set(permit)
+enter = verdict_var.set
+"""Run under this verdict's permit from now on; returns what `leave` takes."""
+
+
+def leave(before: contextvars.Token[Verdict | None]) -> None:
+    """Run under what was current before."""
     try:
-        yield
-    finally:
-        with suppress(ValueError):  # a coroutine that somebody else's context closes
-            permit_var.reset(before)
+        verdict_var.reset(before)
+    except ValueError:
+        return  # a coroutine that somebody else's context closes: that one was never entered

@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
+from kest.core.binding import Binder
 from kest.core.context import caller_var, passport_var
 from kest.core.plan import operation_of
 from kest.core.wrappers import dressed, kind_of
 from kest.gate.context import ActionContext
-from kest.gate.current import permitted
+from kest.gate.current import enter, leave
 from kest.gate.gate import Gate
 from kest.gate.params import gate_params
 from kest.gate.principal import UNKNOWN, Principal, acting, lineage_facts
@@ -21,8 +22,9 @@ __all__ = ["guarded", "guarded_tool"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_WHO = ("_principal_id", "_principal_kind", "_roles", "_session_id")
-_WHAT = {"_resource": "resource", "_ip": "ip", "_current_geo": "current_geo", "_device": "device"}
+_TAKEN = {
+    "_principal_id", "_principal_kind", "_roles", "_session_id", "_resource", "_ip", "_current_geo", "_device",
+}  # fmt: skip
 
 
 def guarded(
@@ -97,37 +99,39 @@ class _Named:
         self.args, self.kwargs = (fn.args, fn.keywords) if isinstance(fn, functools.partial) else ((), {})
         fn = fn.func if isinstance(fn, functools.partial) else fn
         try:
-            self.signature = inspect.signature(fn)
+            signature = inspect.signature(fn)
         except (ValueError, TypeError) as error:
             raise TypeError(f"{operation_of(fn)} has no signature; wrap it in a function that has one") from error
-        parameters = self.signature.parameters
-        taken = sorted({*_WHO, *_WHAT} & set(parameters))
+        self.parameters = signature.parameters
+        self.binder = Binder(signature, False)
+        taken = sorted(_TAKEN & set(self.parameters))
         if taken:
             raise TypeError(
                 f"{operation_of(fn)} has a parameter {taken[0]}, which a guarded function does not get to see"
             )
-        kinds = {parameter.kind: parameter.name for parameter in parameters.values()}
-        self.rest = kinds.get(inspect.Parameter.VAR_KEYWORD)
+        rest = [one.name for one in self.parameters.values() if one.kind is inspect.Parameter.VAR_KEYWORD]
+        self.rest = rest[0] if rest else None
         for field in fields.values():
-            if field not in parameters and self.rest is None:
+            if field not in self.parameters and self.rest is None:
                 raise ValueError(f"param_fields names {field!r}, which is no parameter of {operation_of(fn)}")
 
-    def kept(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The keyword arguments that the function gets."""
-        return {name: value for name, value in kwargs.items() if name not in _WHO and name not in _WHAT}
+    def kept(self, name: str) -> bool:
+        """Whether the function gets a keyword argument that is none of ours."""
+        return True
 
-    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> inspect.BoundArguments:
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments by name. TypeError where the function could not be called with them."""
-        return self.signature.bind(*self.args, *args, **{**self.kwargs, **kwargs})
+        if self.args or self.kwargs:
+            args, kwargs = (*self.args, *args), {**self.kwargs, **kwargs}
+        return self.binder.bind(args, kwargs)
 
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
         """Parameters and resource."""
-        bound = self.bind(args, kwargs)
+        there = self.bind(args, kwargs)
         if not self.fields:
             return {}, None
-        bound.apply_defaults()
-        there = dict(bound.arguments)
-        there.update(there.pop(self.rest, {}) if self.rest is not None else {})
+        if self.rest is not None:
+            there.update(there.pop(self.rest))
         return gate_params({name: there[field] for name, field in self.fields.items() if field in there}), None
 
 
@@ -138,16 +142,16 @@ class _Tool(_Named):
 
     def __init__(self, fn: Any) -> None:
         super().__init__(fn, {})
-        names = [name for name in self.signature.parameters if name not in ("self", "cls")]
+        names = [name for name in self.parameters if name not in ("self", "cls")]
         if not names:
             raise TypeError(f"{operation_of(fn)} takes no params: a guarded_tool is called with one mapping")
         self.params = "params" if "params" in names else names[0]
 
-    def kept(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in kwargs.items() if not name.startswith("_")}
+    def kept(self, name: str) -> bool:
+        return not name.startswith("_")
 
     def read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
-        params = self.bind(args, kwargs).arguments.get(self.params)
+        params = self.bind(args, kwargs)[self.params]
         if not isinstance(params, Mapping) or not all(isinstance(name, str) for name in params):
             raise TypeError(f"{self.params} of a guarded tool is a mapping with str keys, not {type(params).__name__}")
         resource = params.get("resource")
@@ -164,30 +168,30 @@ class _Guard:
 
     def asked(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[ActionContext, dict[str, Any]]:
         """What the gate is asked, and the keyword arguments that the function gets."""
-        kept = self.reader.kept(kwargs)
+        given: dict[str, Any] = {}
+        kept: dict[str, Any] = {}
+        for name, value in kwargs.items():
+            if name in _TAKEN:
+                given[name] = value
+            elif self.reader.kept(name):
+                kept[name] = value
         params, resource = self.reader.read(args, kept)
-        who = self.principal(kwargs)
-        what = {name: kwargs[key] for key, name in _WHAT.items() if key in kwargs}
+        if "_principal_id" in given:  # nothing of one principal is ever mixed with another's
+            who = Principal(given.pop("_principal_id"), self.reader.kind)
+        else:
+            who = acting(caller_var.get()) or UNKNOWN
         context = ActionContext(
-            who.id,
-            who.kind,
+            who[0],
+            given.pop("_principal_kind", who[1]),
             self.action,
-            who.roles,
-            params=params,
-            session_id=who.session_id,
-            **{"resource": resource, **what},
+            given.pop("_roles", who[2]),
+            given.pop("_resource", resource),
+            params,
+            session_id=given.pop("_session_id", who[3]),
+            **{name[1:]: value for name, value in given.items()},
             **lineage_facts(passport_var.get()),
         )
         return context, kept
-
-    def principal(self, kwargs: dict[str, Any]) -> Principal:
-        if "_principal_id" in kwargs:  # nothing of one principal is ever mixed with another's
-            who = Principal(kwargs["_principal_id"], self.reader.kind)
-        else:
-            who = acting(caller_var.get()) or UNKNOWN
-        given = {key[1:]: kwargs[key] for key in _WHO[1:] if key in kwargs}
-        given = {"kind" if name == "principal_kind" else name: value for name, value in given.items()}
-        return who._replace(**given)
 
 
 # --- the kinds of function ---
@@ -196,10 +200,11 @@ class _Guard:
 def _around_function(fn: Any, guard: _Guard) -> Any:
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         context, kwargs = guard.asked(args, kwargs)
-        verdict = guard.gate._permitted(guard.gate.evaluate(context))
-        with permitted(verdict.permit_token):
-            result = fn(*args, **kwargs)
-        return result
+        before = enter(guard.gate._permitted(guard.gate.evaluate(context)))
+        try:
+            return fn(*args, **kwargs)
+        finally:
+            leave(before)
 
     return wrapper
 
@@ -207,9 +212,11 @@ def _around_function(fn: Any, guard: _Guard) -> Any:
 def _around_coroutine(fn: Any, guard: _Guard) -> Any:
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
         context, kwargs = guard.asked(args, kwargs)
-        verdict = guard.gate._permitted(await guard.gate.evaluate_async(context))
-        with permitted(verdict.permit_token):
-            return await cast("Awaitable[Any]", fn(*args, **kwargs))
+        before = enter(guard.gate._permitted(await guard.gate.evaluate_async(context)))
+        try:
+            return await fn(*args, **kwargs)
+        finally:
+            leave(before)
 
     return wrapper
 

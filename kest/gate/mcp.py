@@ -16,10 +16,9 @@ from kest.core.context import passport_var
 from kest.errors import ConfigurationError, Invalidated, MissingExtraError, Refused
 from kest.gate.addresses import TrustedProxies
 from kest.gate.context import ActionContext, GeoLocation
-from kest.gate.current import current_permit, permitted
+from kest.gate.current import current_permit, enter, leave
 from kest.gate.gate import Gate
 from kest.gate.params import gate_params
-from kest.gate.permit import PermitToken
 from kest.gate.principal import ANONYMOUS, Principal, lineage_facts, roles_in, session_in
 from kest.gate.stores import SessionStore
 from kest.http.egress import warn_once
@@ -143,11 +142,11 @@ class McpGate:
         """The gate's verdict on a call, which it counts like any other; ``session_store`` is not looked at."""
         return self.gate.evaluate(_context(**call))
 
-    def _permit(self, context: ActionContext) -> PermitToken | None:
+    def _permit(self, context: ActionContext) -> Verdict:
         self._check_session(context.session_id)
         verdict = self.gate._permitted(self.gate.evaluate(context))
         self._count(context)
-        return verdict.permit_token
+        return verdict
 
     # --- sessions ---
 
@@ -217,14 +216,17 @@ class McpGate:
         if ctx.method != "tools/call" or ctx.request_id is None:
             return await call_next(ctx)
         try:
-            permit = await self._admit(ctx)
+            verdict = await self._admit(ctx)
         except (Refused, Invalidated) as error:
             log.info("tool call refused: %s", error)
             return _tool_error(error, ctx.protocol_version)
-        with permitted(permit):
+        before = enter(verdict)
+        try:
             return await call_next(ctx)
+        finally:
+            leave(before)
 
-    async def _admit(self, ctx: ServerRequestContext[Any, Any]) -> PermitToken | None:
+    async def _admit(self, ctx: ServerRequestContext[Any, Any]) -> Verdict:
         from anyio import to_thread
 
         params = ctx.params or {}

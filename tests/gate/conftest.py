@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,3 +56,28 @@ def _warnings_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     from kest.http import egress
 
     monkeypatch.setattr(egress, "_warned", set())
+
+
+@pytest.fixture
+def login(tmp_path: Path, run_python: Callable[..., Any]) -> Path:
+    """A folder with the keys of a login."""
+    code = "import sys; from kest.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    key, public = str(tmp_path / "login.key"), str(tmp_path / "login.jwks.json")
+    run_python(code, "keygen", "--principal", "https://login.example", "--out", key, "--jwks", public)
+    return tmp_path
+
+
+@pytest.fixture
+def bearer(login: Path) -> Callable[..., str]:
+    """Bearer tokens of that login: for Ann, with these roles."""
+    import jwt
+    from cryptography.hazmat.primitives import serialization
+
+    key: Any = serialization.load_pem_private_key((login / "login.key").read_bytes(), None)
+    kid = json.loads((login / "login.jwks.json").read_text())["keys"][0]["kid"]
+
+    def token(*roles: str) -> str:
+        claims = {"sub": "ann", "iss": "https://login.example", "aud": "shop", "exp": int(time.time()) + 600}
+        return jwt.encode({**claims, "roles": [*roles]}, key, "EdDSA", {"kid": kid, "typ": "at+jwt"})
+
+    return token

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx
-import jwt
 import pytest
-from cryptography.hazmat.primitives import serialization
 from wire import serving
 
-from kest.cli.main import main
 from kest.gate import Gate
 from kest.gate.mcp import McpGate
 
@@ -38,32 +33,23 @@ def test_guarded(run_example: Make) -> None:
     assert refused == "[NO_POLICY_MATCH] policy: no policy permits 'refund' for principal 'ann'"
 
 
-def test_refunds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert (
-        main(["keygen", "--principal", "https://login.example", "--out", "login.key", "--jwks", "login.jwks.json"]) == 0
-    )
-    key: Any = serialization.load_pem_private_key(Path("login.key").read_bytes(), None)
-    kid = json.loads(Path("login.jwks.json").read_text())["keys"][0]["kid"]
+def test_refunds(login: Path, bearer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(login)
 
-    def bearer(*roles: str) -> dict[str, str]:
-        claims = {"sub": "ann", "iss": "https://login.example", "aud": "shop", "exp": int(time.time()) + 600}
-        token = jwt.encode({**claims, "roles": [*roles]}, key, "EdDSA", {"kid": kid, "typ": "at+jwt"})
-        return {"authorization": f"Bearer {token}"}
+    def auth(*roles: str) -> dict[str, str]:
+        return {"authorization": f"Bearer {bearer(*roles)}"}
 
     scope: dict[str, Any] = {}
     exec(compile((ROOT / "examples/gate/refunds.py").read_text("utf-8"), "refunds.py", "exec"), scope)
     with serving(scope["app"]) as url, httpx.Client(base_url=url) as client:
         assert client.post("/refunds", json={"amount": 42}).status_code == 401
-        paid = client.post("/refunds", json={"amount": 42}, headers=bearer("support"))
+        paid = client.post("/refunds", json={"amount": 42}, headers=auth("support"))
         assert (paid.status_code, paid.json()["paid"]) == (200, "42.00")
         for amount, roles in ((4200, ["support"]), ("42", ["support"]), (42, ["sales"])):
-            refused = client.post("/refunds", json={"amount": amount}, headers=bearer(*roles))
+            refused = client.post("/refunds", json={"amount": amount}, headers=auth(*roles))
             assert refused.status_code == 403
             assert "no policy permits 'refunds.create'" in refused.json()["reason"]
-        statuses = [
-            client.post("/refunds", json={"amount": 1}, headers=bearer("support")).status_code for _ in range(20)
-        ]
+        statuses = [client.post("/refunds", json={"amount": 1}, headers=auth("support")).status_code for _ in range(20)]
         assert statuses == [200] * 19 + [429]
 
 

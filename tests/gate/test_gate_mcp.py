@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import sys
 import threading
-import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx2
-import jwt
 import pytest
-from cryptography.hazmat.primitives import serialization
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server import MCPServer, Server
@@ -496,22 +492,15 @@ def test_the_example_over_stdio(run_example: Make) -> None:
 EXAMPLES = str(Path(__file__).resolve().parents[2] / "examples" / "gate")
 
 
-async def test_the_example_over_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_example: Make) -> None:
-    from kest.cli.main import main
-
-    key, public = tmp_path / "login.key", tmp_path / "login.jwks.json"
-    assert main(["keygen", "--principal", "https://login.example", "--out", str(key), "--jwks", str(public)]) == 0
-    private: Any = serialization.load_pem_private_key(key.read_bytes(), None)
-    claims = {"sub": "alice", "iss": "https://login.example", "aud": "shop", "exp": int(time.time()) + 600}
-    header = {"kid": json.loads(public.read_text())["keys"][0]["kid"], "typ": "at+jwt"}
+async def test_the_example_over_http(
+    login: Path, bearer: Make, monkeypatch: pytest.MonkeyPatch, run_example: Make
+) -> None:
     monkeypatch.syspath_prepend(EXAMPLES)
     import mcp_server
 
-    with serving(mcp_server.server(str(public)).streamable_http_app()) as url:
-        token = jwt.encode({**claims, "roles": ["support"]}, private, "EdDSA", header)
-        output = (await asyncio.to_thread(run_example, "gate/mcp_client.py", f"{url}/mcp", token)).stdout
+    with serving(mcp_server.server(str(login / "login.jwks.json")).streamable_http_app()) as url:
+        output = (await asyncio.to_thread(run_example, "gate/mcp_client.py", f"{url}/mcp", bearer("support"))).stdout
         assert said(output) == EXPECTED
-        assert output.count("'alice'") == 2
-        outsider = jwt.encode(claims, private, "EdDSA", header)  # not of the support team
-        output = (await asyncio.to_thread(run_example, "gate/mcp_client.py", f"{url}/mcp", outsider)).stdout
+        assert output.count("'ann'") == 2
+        output = (await asyncio.to_thread(run_example, "gate/mcp_client.py", f"{url}/mcp", bearer("sales"))).stdout
         assert output.count("refused") == 3

@@ -7,11 +7,10 @@ from typing import Any
 
 from kest._kestcore import Verdict
 from kest.errors import GateRequestError, Invalidated, Refused
-from kest.gate.current import permitted
+from kest.gate.current import enter, leave
 from kest.gate.gate import Gate
 from kest.gate.http.gate import PERMIT, HttpGate
 from kest.gate.http.request import Asked, asked_of_scope
-from kest.gate.permit import PermitToken
 from kest.gate.reasons import refusal
 from kest.http.middleware import ASGIApp, Message, Receive, Scope, Send, refuse
 from kest.http.problem import problem_headers
@@ -49,26 +48,28 @@ class GateMiddleware:
             return
         incoming = _Body(receive)
         try:
-            permit = await self._permit(asked, incoming)
+            verdict = await self._verdict(asked, incoming)
         except _GoneError:
             return
         except (Refused, Invalidated, GateRequestError) as error:
             await _answer(scope, send, error)
             return
-        await self._run(permit, scope, incoming.replayed, send)
+        await self._run(verdict, scope, incoming.replayed, send)
 
-    async def _permit(self, asked: Asked, incoming: _Body) -> PermitToken | None:
+    async def _verdict(self, asked: Asked, incoming: _Body) -> Verdict | None:
+        """The permit; None where a gate that observes could not be asked."""
         http, body = self.http, None
         try:
             if http.reads_body(asked):
                 http.check_length(asked.declared_length)
                 body = http.read(await incoming.read(http.max_body))
-            return permit_of(await http.decide_async(asked, http.facts(asked, body)))
+            return permitted(await http.decide_async(asked, http.facts(asked, body)))
         except GateRequestError as error:
             http.undecided(error)
             return None
 
-    async def _run(self, permit: PermitToken | None, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _run(self, verdict: Verdict | None, scope: Scope, receive: Receive, send: Send) -> None:
+        permit = None if verdict is None else verdict.permit_token
         scope[PERMIT] = permit
         scope.setdefault("state", {})["kest_permit"] = permit
         started = False
@@ -78,13 +79,15 @@ class GateMiddleware:
             started = True
             await send(message)
 
+        before = enter(verdict)
         try:
-            with permitted(permit):
-                await self.app(scope, receive, watched)
+            await self.app(scope, receive, watched)
         except (Refused, Invalidated) as error:
             if started:
                 raise
             await _answer(scope, send, error)
+        finally:
+            leave(before)
 
 
 def http_gate(gate: Gate | HttpGate, settings: dict[str, Any]) -> HttpGate:
@@ -96,11 +99,11 @@ def http_gate(gate: Gate | HttpGate, settings: dict[str, Any]) -> HttpGate:
     return HttpGate(gate, **settings)
 
 
-def permit_of(verdict: Verdict) -> PermitToken | None:
-    """The permit of a verdict. Refused or Invalidated where it is none."""
+def permitted(verdict: Verdict) -> Verdict:
+    """A verdict that is a permit. Refused or Invalidated where it is none; the answer to the request logs that."""
     if not verdict.is_permit:
         raise refusal(verdict)
-    return verdict.permit_token
+    return verdict
 
 
 async def _answer(scope: Scope, send: Send, error: Refused | Invalidated | GateRequestError) -> None:

@@ -7,13 +7,13 @@ import io
 from collections.abc import Iterable
 from typing import Any
 
+from kest._kestcore import Verdict
 from kest.errors import GateRequestError, Invalidated, Refused
-from kest.gate.current import permit_var
+from kest.gate.current import enter
 from kest.gate.gate import Gate
-from kest.gate.http.asgi import http_gate, permit_of
+from kest.gate.http.asgi import http_gate, permitted
 from kest.gate.http.gate import PERMIT, HttpGate
 from kest.gate.http.request import Asked, asked_of_environ
-from kest.gate.permit import PermitToken
 from kest.http.wsgi import Environ, StartResponse, WSGIApp, refused, run_in
 
 __all__ = ["GateWSGIMiddleware"]
@@ -35,21 +35,22 @@ class GateWSGIMiddleware:
         if not self.http.gates(asked):
             return self.app(environ, start_response)
         try:
-            permit = self._permit(asked, environ)
+            verdict = self._verdict(asked, environ)
         except (Refused, Invalidated, GateRequestError) as error:
             return refused(error, start_response)
-        environ[PERMIT] = permit
+        environ[PERMIT] = None if verdict is None else verdict.permit_token
         context = contextvars.copy_context()
-        context.run(permit_var.set, permit)
+        context.run(enter, verdict)
         return run_in(context, self.app, environ, start_response, (Refused, Invalidated))
 
-    def _permit(self, asked: Asked, environ: Environ) -> PermitToken | None:
+    def _verdict(self, asked: Asked, environ: Environ) -> Verdict | None:
+        """The permit; None where a gate that observes could not be asked."""
         http, body = self.http, None
         try:
             if http.reads_body(asked):
                 http.check_length(asked.declared_length)
                 body = http.read(_body(environ, asked.declared_length, http.max_body))
-            return permit_of(http.decide(asked, http.facts(asked, body)))
+            return permitted(http.decide(asked, http.facts(asked, body)))
         except GateRequestError as error:
             http.undecided(error)
             return None
