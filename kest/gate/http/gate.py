@@ -123,9 +123,9 @@ class HttpGate:
 
     def should_gate(self, method: str, path: str) -> bool:
         """Whether the gate is asked about such requests. Methods are case-sensitive (RFC 9110, section 9.1)."""
-        if path in self._excluded:
+        if self._mutations_only and method in SAFE_METHODS:
             return False
-        return not (self._mutations_only and method in SAFE_METHODS)
+        return path not in self._excluded
 
     def derive_action_name(self, method: str, path: str) -> str:
         """``<resource>.<verb>``: POST /api/v1/refunds/17 is ``refunds.create``; see `naming.action_name`."""

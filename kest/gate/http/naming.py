@@ -36,21 +36,21 @@ class Exclusions:
     still percent-encoded, or characters that have a plainer form, routers and proxies may disagree on where it leads.
     """
 
-    __slots__ = ("_prefixes",)
+    __slots__ = ("_below", "_paths")
 
     def __init__(self, prefixes: Iterable[str]) -> None:
         if isinstance(prefixes, str):
             raise TypeError("excluded_paths is a list of paths, not one str")
-        self._prefixes: list[str] = []
+        paths: list[str] = []
         for prefix in prefixes:
             if not isinstance(prefix, str) or not prefix.startswith("/") or not _normal(prefix):
                 raise GateInputError(f"excluded_paths: {prefix!r:.80} is not a path like /health")
-            self._prefixes.append(prefix.rstrip("/"))
+            paths.append(prefix.rstrip("/"))
+        self._paths = frozenset(paths)
+        self._below = tuple(path + "/" for path in paths)
 
     def __contains__(self, path: str) -> bool:
-        if not _normal(path):
-            return False
-        return any(path == prefix or path.startswith(prefix + "/") for prefix in self._prefixes)
+        return (path in self._paths or path.startswith(self._below)) and _normal(path)
 
 
 def _normal(path: str) -> bool:
