@@ -145,6 +145,7 @@ class SpiffeBundleSource:
             ``X509Source`` of the package ``spiffe``, which is read afresh at every use and stays its owner's to close.
         trust_domain: whose authorities these are. Only an ``X509Bundle`` says it itself.
         max_trust, may_sanitise, grace: see `Authorities`.
+        rights: see `TrustStore.from_spiffe_bundle`.
         settings: of `LiveDocument`, for a path or a URL. A bundle's ``spiffe_refresh_hint`` shortens ``refresh``.
     """
 
@@ -156,6 +157,7 @@ class SpiffeBundleSource:
         max_trust: int = 100,
         may_sanitise: bool = True,
         grace: float | None = GRACE,
+        rights: Mapping[str, Mapping[str, Any]] | None = None,
         **settings: Unpack[LiveSettings],
     ) -> None:
         if trust_domain is None:
@@ -165,6 +167,7 @@ class SpiffeBundleSource:
         self.trust_domain = domain = check_trust_domain(trust_domain)
         self._given = source
         self._rights: dict[str, Any] = {"max_trust": max_trust, "may_sanitise": may_sanitise, "grace": grace}
+        self._rights["rights"] = {name: _rights(own, max_trust, may_sanitise) for name, own in (rights or {}).items()}
         self._now: tuple[tuple[frozenset[Any], str | None], KeySnapshot] | None = None
         self._document: _Document | None = None
         self._live = hasattr(source, "x509_authorities") or hasattr(source, "get_bundle_for_trust_domain")
@@ -236,6 +239,14 @@ class SpiffeBundleSource:
             made = KeySnapshot(problem=problem) if problem is not None else self._made(certificates_of(authorities))
             self._now = known = ((authorities, problem), made)
         return known[1]
+
+
+def _rights(own: Mapping[str, Any], max_trust: int, may_sanitise: bool) -> tuple[int, bool]:
+    """A workload's rights; where it has none of its own, those of the domain."""
+    unknown = sorted(set(own) - {"max_trust", "may_sanitise"})
+    if unknown:
+        raise ConfigurationError(f"rights: there are max_trust and may_sanitise, not {', '.join(unknown)}")
+    return own.get("max_trust", max_trust), own.get("may_sanitise", may_sanitise)
 
 
 def bundle_certificates(document: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -145,6 +145,7 @@ class TrustStore:
         max_trust: int = 100,
         may_sanitise: bool = True,
         grace: float | None = GRACE,
+        rights: Mapping[str, Mapping[str, Any]] | None = None,
         **settings: Unpack[LiveSettings],
     ) -> TrustStore:
         """From the X.509 authorities of a SPIFFE trust domain: entries of its workloads verify by their certificate chains.
@@ -153,7 +154,8 @@ class TrustStore:
             source: a bundle document (a path, an https URL or the parsed dict), CA certificates (PEM or DER, a path or a
                 list), or an ``X509Bundle``, ``X509BundleSet`` or ``X509Source`` of the package ``spiffe``.
             trust_domain: whose authorities these are, such as ``example.org``. Only an ``X509Bundle`` says it itself.
-            max_trust, may_sanitise: rights of every workload of the domain; see `add`.
+            max_trust, may_sanitise: rights of every workload of the domain that ``rights`` does not name; see `add`.
+            rights: those of single workloads, such as ``{"spiffe://example.org/gateway": {"may_sanitise": True}}``.
             grace: seconds after the end of a certificate for which entries that were made before it still verify; None: for
                 ever, for checking old passports offline.
             settings: for a path or URL, those of `from_jwks`.
@@ -165,7 +167,13 @@ class TrustStore:
         store = cls()
         store.add_source(
             SpiffeBundleSource(
-                source, trust_domain, max_trust=max_trust, may_sanitise=may_sanitise, grace=grace, **settings
+                source,
+                trust_domain,
+                max_trust=max_trust,
+                may_sanitise=may_sanitise,
+                grace=grace,
+                rights=rights,
+                **settings,
             )
         )
         return store

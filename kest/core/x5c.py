@@ -14,7 +14,7 @@ import binascii
 import datetime
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +59,9 @@ class Authorities:
     Attributes:
         trust_domain: such as ``example.org``.
         certificates: the trust anchors. They need not be self-signed.
-        max_trust, may_sanitise: the rights of every principal of the domain.
+        max_trust, may_sanitise: the rights of every principal of the domain that `rights` does not name.
         grace: seconds after the end of a leaf's validity for which entries made within it still verify; None: for ever.
+        rights: max_trust and may_sanitise of single principals, by SPIFFE ID.
     """
 
     trust_domain: str
@@ -68,11 +69,19 @@ class Authorities:
     max_trust: int = 100
     may_sanitise: bool = True
     grace: float | None = GRACE
+    rights: Mapping[str, tuple[int, bool]] = field(default_factory=dict)
     _policy: Any = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_trust_domain(self.trust_domain)
-        check_rights(self.max_trust, self.may_sanitise)
+        for rights in ((self.max_trust, self.may_sanitise), *self.rights.values()):
+            check_rights(*rights)
+        for principal in self.rights:
+            named = _SPIFFE_ID.match(principal)
+            if named is None or named["domain"] != self.trust_domain:
+                raise ConfigurationError(
+                    f"rights: {principal!r} is not the SPIFFE ID of a workload of {self.trust_domain}"
+                )
         if self.grace is not None and not self.grace >= 0:
             raise ConfigurationError("grace is a number of seconds, or None for ever")
         object.__setattr__(self, "_policy", _policy(self.certificates) if self.certificates else None)
@@ -109,7 +118,8 @@ class Authorities:
         finish = min(_milliseconds(one.not_valid_after_utc) for one in path) + 999
         if not start <= finish < FOREVER:
             raise ChainError("was never valid as a whole")
-        return Leaf((principal, key, self.max_trust, self.may_sanitise, start, finish), until, self)
+        rights = self.rights.get(principal, (self.max_trust, self.may_sanitise))
+        return Leaf((principal, key, *rights, start, finish), until, self)
 
     def _path(self, leaf: Certificate, others: list[Certificate], at: float) -> list[Certificate]:
         from cryptography.x509.verification import VerificationError

@@ -477,6 +477,33 @@ def test_rights_of_a_trust_domain() -> None:
     refused(workload.entry(trust_score=61), keys)
 
 
+def test_workloads_of_one_domain_have_rights_of_their_own() -> None:
+    gateway = f"spiffe://{DOMAIN}/gateway"
+    keys = store(max_trust=10, may_sanitise=False, rights={gateway: {"max_trust": 100, "may_sanitise": True}})
+    root = Workload().entry(trust_score=10, added_taints=["raw"], taints=["raw"])
+    raised = {
+        "trust_score": 100,
+        "parent_ids": (sha256(root.encode()).hex(),),
+        "removed_taints": ["raw"],
+        "labels": {"kest.trust_override": "100"},
+    }
+    for principal, end in ((gateway, 100), (AGENT, None), (f"{gateway}/other", None)):
+        flow = [root, Workload(principal=principal).entry(**raised)]
+        if end is None:
+            assert refused(flow, keys).index == 1
+        else:
+            assert PassportVerifier.verify(Passport(flow), keys).trust_score == end
+    assert PassportVerifier.verify(Passport([Workload(principal=gateway).entry(trust_score=100)]), keys)
+    assert refused(Workload().entry(trust_score=11), keys).index == 0
+    half = store(max_trust=10, may_sanitise=True, rights={gateway: {"may_sanitise": False}})  # the rest is the domain's
+    assert refused(Workload(principal=gateway).entry(trust_score=11), half).index == 0
+    for bad in ({"spiffe://other.test/gateway": {}}, {"gateway": {}}, {gateway: {"max_trusst": 1}}):
+        with pytest.raises(ConfigurationError, match="rights"):
+            store(rights=bad)
+    with pytest.raises(ValueError, match="max_trust"):
+        store(rights={gateway: {"max_trust": 101}})
+
+
 def test_a_removed_workload_is_refused_in_spite_of_its_chain() -> None:
     keys, workload = store(), Workload()
     one = Passport([workload.entry()])
