@@ -138,7 +138,7 @@ class Attacker:
     # --- tokens ---
 
     def _client(self, name: str) -> TokenClient:
-        return TokenClient(self._http, self._cluster.issuer, name, self._cluster.secrets[name])
+        return TokenClient(self._http, self._cluster.token_endpoint, name, self._cluster.secrets[name])
 
     async def _obtained(self, client: str, subject: str, audience: str, act: bool = True) -> str:
         """The token that this client gets in the honest flow, as it could leak from there."""

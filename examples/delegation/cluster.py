@@ -70,6 +70,11 @@ class Cluster:
         self._started: list[Process] = []
 
     @property
+    def token_endpoint(self) -> str:
+        """The issuer's."""
+        return f"{self.issuer}/token"
+
+    @property
     def store(self) -> TrustStore:
         """The published keys."""
         return TrustStore.from_jwks(self.keys_file)

@@ -58,7 +58,7 @@ FILES = {
 
 async def honest_run(cluster: Cluster, http: httpx.AsyncClient) -> tuple[str, dict[str, Any]]:
     """Alice signs in, and asks the agent; her token, and the answer."""
-    portal = TokenClient(http, cluster.issuer, "portal", cluster.secrets["portal"])
+    portal = TokenClient(http, cluster.token_endpoint, "portal", cluster.secrets["portal"])
     alice = await portal.login("alice", "kest-agent", f"delegate {PROCESS_DATA} {REPORTS}")
     response = await http.post(
         f"{cluster.urls['kest-agent']}/delegate", json=JOB, headers={"authorization": f"Bearer {alice}"}

@@ -11,11 +11,12 @@ import json
 import logging
 import socket
 import sys
+from pathlib import Path
 
 import uvicorn
-from workload import principal_of, start
+from workload import Issuer, JsonLines, engine, principal_of, start
 
-from kest import StaticIdentity
+from kest import RedisCache, StaticIdentity, TrustStore, configure
 
 
 def main() -> None:
@@ -28,7 +29,16 @@ def main() -> None:
     print(json.dumps(identity.public_jwk()), flush=True)
     if not sys.stdin.readline():
         sys.exit("the operator went away")
-    app = start(name, identity, settings)
+    store = TrustStore.from_jwks(settings["keys"])
+    configure(
+        engine=engine(name),
+        identity=identity,
+        cache=RedisCache(settings["redis"]),
+        trust_store=store,
+        audit=JsonLines(Path(settings["records"])),
+    )
+    url = settings["issuer"]
+    app = start(name, store, Issuer(url, f"{url}/jwks", f"{url}/token"), settings["secret"], settings["peers"])
     print("ready", flush=True)
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
     asyncio.run(server.serve([socket.socket(fileno=descriptor)]))

@@ -27,13 +27,16 @@ class TokenClient:
 
     Args:
         http: an httpx client.
-        issuer: the issuer's URL.
+        endpoint: the issuer's token endpoint.
         client: the client's id, and the name of the audience that tokens for it carry.
         secret: what it authenticates with.
+        actors: whether the issuer takes actor tokens, and names who acts in what it issues.
     """
 
-    def __init__(self, http: httpx.AsyncClient, issuer: str, client: str, secret: str) -> None:
-        self._http, self._endpoint = http, f"{issuer}/token"
+    def __init__(
+        self, http: httpx.AsyncClient, endpoint: str, client: str, secret: str, *, actors: bool = True
+    ) -> None:
+        self._http, self._endpoint, self._actors = http, endpoint, actors
         self._auth = httpx.BasicAuth(client, secret)
         self._own, self._expires = "", 0.0
 
@@ -53,7 +56,7 @@ class TokenClient:
         }
         if scope is not None:
             form["scope"] = scope
-        if act:
+        if act and self._actors:
             form |= {"actor_token": await self._own_token(), "actor_token_type": ACCESS_TOKEN}
         return str((await self._ask(form))["access_token"])
 

@@ -24,17 +24,28 @@ from kest import (
     KestMiddleware,
     Passport,
     PassportVerifier,
-    RedisCache,
     RegoLocalEngine,
-    StaticIdentity,
     TrustStore,
-    configure,
 )
 from kest.core.context import continue_with, get_current_actors, get_current_claims, get_current_passport
 from kest.http.fastapi import install_problem_handlers
 from kest.http.problem import CONTENT_TYPE
 
-__all__ = ["PROCESS_DATA", "SERVICES", "Job", "Service", "arrived", "facts", "job_id", "principal_of", "proof", "start"]
+__all__ = [
+    "PROCESS_DATA",
+    "SERVICES",
+    "Issuer",
+    "Job",
+    "JsonLines",
+    "Service",
+    "arrived",
+    "engine",
+    "facts",
+    "job_id",
+    "principal_of",
+    "proof",
+    "start",
+]
 
 DOMAIN = "spiffe://delegation.example"
 PROCESS_DATA = "task:process-data"
@@ -177,25 +188,44 @@ def engine(name: str) -> Any:
     return kind({file.stem: file.read_text("utf-8") for file in POLICIES.glob(f"*.{suffix}")})
 
 
-def start(name: str, identity: StaticIdentity, settings: dict[str, Any]) -> FastAPI:
-    """The service, ready to be served."""
-    store = TrustStore.from_jwks(settings["keys"])
-    configure(
-        engine=engine(name),
-        identity=identity,
-        cache=RedisCache(settings["redis"]),
-        trust_store=store,
-        audit=JsonLines(Path(settings["records"])),
-    )
-    issuer, peers = settings["issuer"], settings["peers"]
+@dataclass(frozen=True)
+class Issuer:
+    """Whose tokens count, and what they look like.
+
+    Attributes:
+        url: the issuer identifier.
+        keys: where its public keys are.
+        tokens: its token endpoint.
+        actors: whether its tokens say who acts (RFC 8693, ``act``).
+        agent_claims: what names the agent where they do not.
+    """
+
+    url: str
+    keys: str
+    tokens: str
+    actors: bool = True
+    agent_claims: tuple[str, ...] = ()
+
+
+def start(name: str, store: TrustStore, issuer: Issuer, secret: str, peers: dict[str, str], **options: Any) -> FastAPI:
+    """The service, ready to be served; Kest is configured already.
+
+    Args:
+        store: whose lineage is believed.
+        secret: of this client of the issuer.
+        peers: URLs of the services that it calls.
+        options: for its HTTP client.
+    """
     http = httpx.AsyncClient(
         # The issuer is asked with the same client, and gets no lineage: it is not on the list.
         transport=KestHttpxInterceptor(
             allowed_hosts=[url.removeprefix("http://") for url in peers.values()], max_header=MAX_HEADER
         ),
         timeout=10.0,
+        **options,
     )
-    service = Service(name, store, peers, http, TokenClient(http, issuer, name, settings["secret"]))
+    tokens = TokenClient(http, issuer.tokens, name, secret, actors=issuer.actors)
+    service = Service(name, store, peers, http, tokens)
 
     app = FastAPI(title=name, openapi_url=None)
     app.add_exception_handler(Refusal, _pass_on)
@@ -207,11 +237,11 @@ def start(name: str, identity: StaticIdentity, settings: dict[str, Any]) -> Fast
     app.add_middleware(KestMiddleware, require_passport=name != "kest-agent")
     app.add_middleware(
         KestIdentityMiddleware,
-        jwks_uri=f"{issuer}/jwks",
-        issuer=issuer,
+        jwks_uri=issuer.keys,
+        issuer=issuer.url,
         audience=name,
         algorithms=("EdDSA", "ES256", "RS256"),
-        agent_claims=(),  # an agent is who an act claim names, and nobody else
+        agent_claims=issuer.agent_claims,  # none: an agent is who an act claim names, and nobody else
         required=True,
     )
     app.add_middleware(_Observer, name=name)

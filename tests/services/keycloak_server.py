@@ -1,34 +1,22 @@
-"""A Keycloak of our own: installed once, started with realms from files, and stopped with everything that it started."""
+"""A client of a Keycloak of our own, with the realms of the folder ``keycloak``."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import secrets
-import shutil
-import signal
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from kest_services import keycloak
+from kest_services.processes import Processes
+from kest_services.toolchains import MissingToolError
 
-ROOT = Path(__file__).resolve().parents[2]
-INSTALL = ROOT / "tools/services/keycloak/install"
 REALMS = Path(__file__).resolve().parent / "keycloak"
-UNAVAILABLE = 69  # what INSTALL answers where Keycloak cannot be had
-START = 300.0
-"""Seconds that it may take to start: 10 on an idle machine."""
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
-_LISTENS = re.compile(
-    r"Listening on: http://127\.0\.0\.1:(\d+)\. Management interface listening on http://127\.0\.0\.1:(\d+)"
-)
 
 
 class Keycloak:
@@ -84,86 +72,13 @@ class Keycloak:
         return found
 
 
-def installed() -> Path:
-    """Where Keycloak is; the test is skipped where it cannot be had, and fails where it is not what is pinned."""
-    done = subprocess.run([str(INSTALL)], capture_output=True, text=True, timeout=600, check=False)
-    if done.returncode == UNAVAILABLE:
-        pytest.skip(f"Keycloak cannot be installed here: {' '.join(done.stderr.split()[-40:])}")
-    assert done.returncode == 0, done.stderr
-    return Path(done.stdout.strip())
-
-
 @contextlib.contextmanager
 def running(folder: Path) -> Iterator[Keycloak]:
-    """Keycloak with the realms of `REALMS`, on ports that the system chose; ``folder`` holds its state and its log."""
-    home = _home(installed(), folder)
-    admin = ("kest-admin", secrets.token_urlsafe(24))
-    log = folder / "keycloak.log"
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("KC_", "KEYCLOAK_", "JAVA_OPTS"))}
-    ours.update(KC_BOOTSTRAP_ADMIN_CLIENT_ID=admin[0], KC_BOOTSTRAP_ADMIN_CLIENT_SECRET=admin[1])
-    command = [
-        str(home / "bin/kc.sh"), "start", "--optimized", "--import-realm",
-        "--http-enabled=true", "--http-host=127.0.0.1", "--http-port=0",
-        "--http-management-host=127.0.0.1", "--http-management-port=0",
-        "--hostname-strict=false",
-    ]  # fmt: skip
-    with log.open("wb") as output:
-        # A session of its own: kc.sh runs java beside itself, and both get the signals that end it.
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=ours, start_new_session=True
-        )
-    try:
-        port, management = _ports(process, log)
-        with httpx.Client(timeout=30.0) as client:
-            _ready(process, log, client, f"http://127.0.0.1:{management}/health/ready")
-            yield Keycloak(f"http://127.0.0.1:{port}", admin, client)
-    finally:
-        stop(process)
-
-
-def _home(installation: Path, folder: Path) -> Path:
-    """A home of this run's own around what is shared: Keycloak reads realms from its home and writes into it."""
-    home = folder / "home"
-    (home / "bin").mkdir(parents=True)
-    shutil.copy(installation / "bin/kc.sh", home / "bin")
-    for part in ("conf", "lib", "providers", "themes"):
-        (home / part).symlink_to(installation / part)
-    shutil.copytree(REALMS, home / "data/import")
-    return home
-
-
-def _ports(process: subprocess.Popen[bytes], log: Path) -> tuple[int, int]:
-    found = _until(process, log, lambda: _LISTENS.search(log.read_text("utf-8", "replace")))
-    return int(found[1]), int(found[2])
-
-
-def _ready(process: subprocess.Popen[bytes], log: Path, client: httpx.Client, url: str) -> None:
-    def answers() -> bool:
+    """Keycloak with the realms of `REALMS`; ``folder`` holds its state and its log. Skipped where it cannot be had."""
+    with Processes(folder) as processes:
         try:
-            return client.get(url).status_code == 200
-        except httpx.TransportError:
-            return False
-
-    _until(process, log, answers)
-
-
-def _until(process: subprocess.Popen[bytes], log: Path, found: Any) -> Any:
-    end = time.monotonic() + START
-    while not (result := found()):
-        tail = "\n".join(log.read_text("utf-8", "replace").splitlines()[-20:])
-        assert process.poll() is None, f"Keycloak ended early:\n{tail}"
-        assert time.monotonic() < end, f"Keycloak did not start within {START:.0f} seconds:\n{tail}"
-        time.sleep(0.1)
-    return result
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End it and all it started; SIGKILL for what takes too long."""
-    group = process.pid
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(20)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(group, signal.SIGKILL)
-    process.wait(20)
+            server = keycloak.Keycloak(processes, folder / "keycloak", realms=REALMS)
+        except MissingToolError as error:
+            pytest.skip(str(error))
+        with server, httpx.Client(timeout=30.0) as client:
+            yield Keycloak(server.url, server.admin, client)

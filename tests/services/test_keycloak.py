@@ -22,7 +22,8 @@ from kest.http.jwks import KeySet
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "http"))
 
-from keycloak_server import ACCESS_TOKEN, INSTALL, UNAVAILABLE, Keycloak, running
+from kest_services.keycloak import INSTALL, UNAVAILABLE
+from keycloak_server import ACCESS_TOKEN, Keycloak, running
 from wire import serving
 
 AUDIENCE = "kest-api"

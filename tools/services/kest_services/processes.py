@@ -129,7 +129,7 @@ class Processes:
         talks: bool = True,
         forks: bool = False,
         pass_fds: Sequence[int] = (),
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str | None] | None = None,
     ) -> Process:
         """Start a child in a session of its own, so that Ctrl-C reaches the parent only.
 
@@ -137,12 +137,13 @@ class Processes:
             talks: its standard output is read with `Process.line`; otherwise it goes into the log too.
             forks: it starts processes of its own; they too end when the parent is killed. Costs a small process.
             pass_fds: descriptors that it inherits.
-            environment: variables of its own.
+            environment: variables of its own; None takes one of ours away.
 
         The thread that calls this must outlive the child: when it ends, the kernel ends the child.
         """
         if forks:
             command = [sys.executable, "-I", "-S", _WARDEN, str(os.getpid()), *command]
+        variables = {**_environment(), **(environment or {})}
         log = self.logs / f"{name}.log"
         with log.open("ab") as file:
             output: int | IO[bytes] = subprocess.PIPE if talks else file
@@ -151,7 +152,7 @@ class Processes:
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=file,
-                env={**_environment(), **(environment or {})},
+                env={name: value for name, value in variables.items() if value is not None},
                 pass_fds=pass_fds,
                 start_new_session=True,
                 preexec_fn=partial(_with_parent, os.getpid()),

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -35,6 +35,8 @@ class Service(ABC):
     patience = 20.0
     """Seconds until it must be ready."""
     talks = False
+    forks = False
+    """Whether it starts processes of its own."""
     ports = 1
 
     def __init__(self, processes: Processes, folder: Path) -> None:
@@ -50,6 +52,10 @@ class Service(ABC):
     def command(self) -> Sequence[str]:
         """How to start it on `port_numbers`; writes its configuration first if it has one."""
 
+    def environment(self) -> Mapping[str, str | None]:
+        """Variables of its own; None takes one of ours away."""
+        return {}
+
     @abstractmethod
     def ready(self) -> bool:
         """Does it answer? Asked again and again; OSError is a no."""
@@ -64,7 +70,9 @@ class Service(ABC):
         if not self.port_numbers:
             self.port_numbers = [free_port() for _ in range(self.ports)]
             self.port = self.port_numbers[0] if self.port_numbers else 0
-        self.process = self.processes.start(self.name, list(self.command()), talks=self.talks)
+        self.process = self.processes.start(
+            self.name, list(self.command()), talks=self.talks, forks=self.forks, environment=self.environment()
+        )
         self.started(self.process)
 
     def wait(self) -> None:

@@ -1,7 +1,8 @@
 """SPIRE: a server and an agent for one trust domain, which hand SVIDs to processes of a user.
 
 The server keeps its data in SQLite and its keys on disk, so that it survives a restart; the agent keeps its key in memory and
-attests itself anew, with a join token, at every start. Workloads are told apart by their user id (``unix:uid:N``).
+attests itself anew, with a join token, at every start. Workloads are told apart by their user id (``unix:uid:N``), and, where
+several have the same, by their executable (``unix:path:…``).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ agent {{
 plugins {{
   KeyManager "memory" {{ plugin_data {{}} }}
   NodeAttestor "join_token" {{ plugin_data {{}} }}
-  WorkloadAttestor "unix" {{ plugin_data {{}} }}
+  WorkloadAttestor "unix" {{ plugin_data {{ {workloads} }} }}
 }}
 """
 
@@ -121,18 +122,27 @@ class SpireServer(_Spire):
         return [self._binary, "run", "-config", str(config)]
 
     def register(
-        self, path: str, *, uid: int | None = None, ttl: int | None = None, federates_with: Sequence[SpireServer] = ()
+        self,
+        path: str,
+        *,
+        uid: int | None = None,
+        executable: Path | None = None,
+        ttl: int | None = None,
+        federates_with: Sequence[SpireServer] = (),
     ) -> str:
         """Register a workload, best before the agent starts, or it waits for the agent's next look; its SPIFFE ID.
 
         Args:
             path: of its SPIFFE ID, with the leading slash.
             uid: the user that its process has (ours).
+            executable: what its process runs, without symbolic links on the way; the agent needs ``executables=True``.
             ttl: seconds that its SVIDs are valid for (an hour); the agent renews them at half that time.
             federates_with: other trust domains whose bundles it gets; see `federate`.
         """
         options = ["-parentID", self.agent_id, "-spiffeID", f"{self.id}{path}"]
         options += ["-selector", f"unix:uid:{os.getuid() if uid is None else uid}"]
+        if executable is not None:
+            options += ["-selector", f"unix:path:{executable}"]
         if ttl is not None:
             options += ["-x509SVIDTTL", str(ttl)]
         for other in federates_with:
@@ -155,14 +165,20 @@ class SpireServer(_Spire):
 
 
 class SpireAgent(_Spire):
-    """spire-agent of a server that runs; it serves the Workload API."""
+    """spire-agent of a server that runs; it serves the Workload API.
+
+    Args:
+        executables: also look at what a workload's process runs; see `SpireServer.register`.
+    """
 
     name = "spire-agent"
     ports = 0
 
-    def __init__(self, processes: Processes, folder: Path, server: SpireServer) -> None:
+    def __init__(self, processes: Processes, folder: Path, server: SpireServer, *, executables: bool = False) -> None:
         super().__init__(processes, folder, "spire-agent")
         self._server = server
+        # By path only: a negative limit leaves out the hash of the executable.
+        self._workloads = "discover_workload_path = true workload_size_limit = -1" if executables else ""
 
     @property
     def url(self) -> str:
@@ -173,9 +189,8 @@ class SpireAgent(_Spire):
         config = self.folder / "agent.conf"
         server = self._server
         (self.folder / "bundle.pem").write_text(server.bundle("pem"), "utf-8")
-        config.write_text(
-            _AGENT.format(port=server.port, socket=self.socket, domain=server.trust_domain, folder=self.folder), "utf-8"
-        )
+        where = {"port": server.port, "socket": self.socket, "domain": server.trust_domain, "folder": self.folder}
+        config.write_text(_AGENT.format(**where, workloads=self._workloads), "utf-8")
         return [self._binary, "run", "-config", str(config), "-joinToken", server.join_token()]
 
     def wait_for_svid(self, spiffe_id: str, seconds: float = 20.0) -> None:

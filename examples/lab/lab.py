@@ -1,0 +1,187 @@
+"""The integration lab: SPIRE, OPA, Keycloak, Redis, an OpenTelemetry collector and five services that trust no one.
+
+    lab.py up | down | status | ask | stop PART | start PART
+
+``make lab-up``, ``make lab-test`` and ``make lab-down`` are the usual ways in; docs/lab.md says what there is to see.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from parts import DOMAIN
+from people import SCOPE, delegate, sign_in
+from state import MARK, LabError, State
+
+from kest_services import components
+from kest_services.build import BuildError, build
+from kest_services.keycloak import install
+from kest_services.toolchains import MissingToolError
+
+__all__ = ["bundle", "down", "main", "up"]
+
+HERE = Path(__file__).resolve().parent
+FOLDER = HERE.parents[1] / "out/lab"
+BUILDS = ("opa", "spire", "collector")
+PATIENCE = 400.0  # seconds that all of it may take to start: Keycloak alone 300 on a machine that is busy
+AN_END = 30.0  # seconds that an orderly end may take
+
+
+def up(state: State) -> None:
+    """Start a lab if none is up, and wait until it is; LabError says what did not start."""
+    if state.supervisor() is not None:
+        said = _settled(state)
+        if said["state"] == "up" and set(said["running"]) == set(said["ready"]):
+            print("the lab is up already")
+            _show(said)
+            return
+        print(f"the lab is {_defect(said)}: starting it anew")
+    down(state)
+    for name in BUILDS:
+        build(name, lambda text: None)
+    install()
+    begun = time.monotonic()
+    state.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = state.folder.parent / f".{state.folder.name}.log"
+    environment = {**os.environ, MARK: str(state.folder)}
+    command = [sys.executable, str(HERE / "supervisor.py"), str(state.folder)]
+    # Its log is next to the folder until that is its own.
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
+        )
+    said = _settled(state, child)
+    if said["state"] != "up":
+        message = said.get("message") or log.read_text("utf-8", "replace")
+        down(state)
+        raise LabError(f"the lab did not start: {message}")
+    log.rename(state.log)
+    print(f"the lab is up ({time.monotonic() - begun:.0f} s)")
+    _show(said)
+
+
+def down(state: State) -> None:
+    """Stop the lab, whatever state it is in, and remove its folder; LabError if anything of it survives."""
+    supervisor = state.supervisor()
+    if supervisor is not None:
+        os.kill(supervisor, signal.SIGTERM)
+        deadline = time.monotonic() + AN_END
+        while state.supervisor() is not None and time.monotonic() < deadline:
+            time.sleep(0.02)
+    # After a crash the kernel has ended the rest, or is about to.
+    deadline = time.monotonic() + 2
+    while state.processes() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for number, command in state.kill().items():
+        print(f"killed what was left: {number} {command}")
+    if state.owned():
+        shutil.rmtree(state.folder)
+
+
+def status(state: State) -> None:
+    """Show what runs, and where."""
+    if state.supervisor() is None:
+        raise LabError("no lab is up: make lab-up")
+    said = state.read()
+    print(f"the lab is {_defect(said)}" if said["state"] != "starting" else "the lab is starting")
+    _show(said)
+
+
+def ask(state: State, user: str, out: Path) -> None:
+    """Sign in as a person, hand a task to the agent, keep the proof."""
+    addresses = _addresses(state)
+    answer = delegate(addresses["kest-agent"], sign_in(addresses["issuer"], user, SCOPE))
+    if answer.status_code != 200:
+        raise LabError(f"{answer.status_code}: {answer.text}")
+    done = answer.json()
+    passport, authorities = out / "passport.json", out / "bundle.json"
+    passport.write_text(done["passport"], "utf-8")
+    authorities.write_text(bundle(addresses), "utf-8")
+    print(f"report: {done['report']}\n\nto check the proof:\n")
+    tip = f"--chain-tip {done['chain_tip']}"
+    print(f"kest verify {passport} --spiffe-bundle {authorities} --trust-domain {DOMAIN} {tip}")
+
+
+def bundle(addresses: dict[str, str]) -> str:
+    """The trust domain's bundle as the SPIRE server has it now (SPIFFE Trust Domain and Bundle, section 4)."""
+    command = [str(components.folder("spire") / "spire-server"), "bundle", "show", "-format", "spiffe"]
+    done = subprocess.run([*command, "-socketPath", addresses["spire-server"]], capture_output=True, text=True)
+    if done.returncode:
+        raise LabError(f"spire-server bundle show: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _settled(state: State, child: subprocess.Popen[bytes] | None = None) -> dict[str, Any]:
+    """What the supervisor says once it is not starting any more; shows meanwhile what is ready."""
+    begun, shown = time.monotonic(), 0
+    while True:
+        ended = state.supervisor() is None if child is None else child.poll() is not None
+        said = state.read()
+        for name in said.get("ready", [])[shown:]:
+            print(f"  {name:<14} after {time.monotonic() - begun:4.1f} s", flush=True)
+            shown += 1
+        if ended or said["state"] != "starting":
+            return said if not ended or said["state"] == "failed" else {**said, "state": "crashed"}
+        if time.monotonic() - begun > PATIENCE:
+            raise LabError(f"the lab is not up after {PATIENCE:.0f} seconds; see {state.folder}, then make lab-down")
+        time.sleep(0.05)
+
+
+def _defect(said: dict[str, Any]) -> str:
+    missing = set(said.get("ready", ())) - set(said.get("running", ()))
+    if said["state"] != "up":
+        return f"{said['state']} ({said.get('message', 'without a word')})"
+    return f"up without {', '.join(sorted(missing))}" if missing else "up"
+
+
+def _show(said: dict[str, Any]) -> None:
+    for name, address in said.get("addresses", {}).items():
+        print(f"  {name:<14} {'(stopped) ' if name not in said['running'] and name != 'issuer' else ''}{address}")
+    if said.get("addresses"):
+        print(f"  {'spans':<14} {said['spans']}\n  {'records':<14} {said['records']}")
+
+
+def _addresses(state: State) -> dict[str, str]:
+    if state.supervisor() is None:
+        raise LabError("no lab is up: make lab-up")
+    found: dict[str, str] = _settled(state).get("addresses", {})
+    return found
+
+
+def main(given: list[str] | None = None) -> int:
+    """The command line; 0 if it could be done."""
+    parser = argparse.ArgumentParser(description="The integration lab: see docs/lab.md.")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where it keeps everything (out/lab)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("up", "down", "status"):
+        commands.add_parser(name)
+    asking = commands.add_parser("ask", help="sign in and hand a task to the agent")
+    asking.add_argument("--user", default="alice", choices=("alice", "bob"))
+    asking.add_argument("--out", type=Path, default=Path(), help="folder for passport.json and bundle.json (here)")
+    for name in ("stop", "start"):
+        commands.add_parser(name).add_argument("part")
+    arguments = parser.parse_args(given)
+    state = State(arguments.folder)
+    try:
+        if arguments.command == "ask":
+            ask(state, arguments.user, arguments.out)
+        elif arguments.command in ("stop", "start"):
+            state.ask(f"{arguments.command} {arguments.part}")
+        else:
+            {"up": up, "down": down, "status": status}[arguments.command](state)
+    except (LabError, BuildError, MissingToolError, RuntimeError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
