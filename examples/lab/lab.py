@@ -17,14 +17,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from parts import DOMAIN
-from people import SCOPE, delegate, sign_in
-from state import MARK, LabError, State
-
 from kest_services import components
 from kest_services.build import BuildError, build
 from kest_services.keycloak import install
 from kest_services.toolchains import MissingToolError
+from parts import DOMAIN
+from people import SCOPE, delegate, sign_in
+from state import MARK, LabError, State
 
 __all__ = ["bundle", "down", "main", "up"]
 
@@ -36,14 +35,16 @@ AN_END = 30.0  # seconds that an orderly end may take
 
 
 def up(state: State) -> None:
-    """Start a lab if none is up, and wait until it is; LabError says what did not start."""
+    """Start the lab, or what of it does not run, and wait until all of it is up; LabError says what did not start."""
     if state.supervisor() is not None:
         said = _settled(state)
-        if said["state"] == "up" and set(said["running"]) == set(said["ready"]):
+        if said["state"] == "up":
+            for part in _missing(said):
+                print(f"starting {part} again")
+                state.ask(f"start {part}")
             print("the lab is up already")
-            _show(said)
+            _show(state.read())
             return
-        print(f"the lab is {_defect(said)}: starting it anew")
     down(state)
     for name in BUILDS:
         build(name, lambda text: None)
@@ -91,7 +92,8 @@ def status(state: State) -> None:
     if state.supervisor() is None:
         raise LabError("no lab is up: make lab-up")
     said = state.read()
-    print(f"the lab is {_defect(said)}" if said["state"] != "starting" else "the lab is starting")
+    missing = ", ".join(_missing(said))
+    print(f"the lab is {said['state']}{f', without {missing}' if missing else ''}")
     _show(said)
 
 
@@ -125,21 +127,21 @@ def _settled(state: State, child: subprocess.Popen[bytes] | None = None) -> dict
     while True:
         ended = state.supervisor() is None if child is None else child.poll() is not None
         said = state.read()
+        if said["state"] != "starting":
+            return said
+        if ended:
+            return {**said, "state": "crashed"}
         for name in said.get("ready", [])[shown:]:
             print(f"  {name:<14} after {time.monotonic() - begun:4.1f} s", flush=True)
             shown += 1
-        if ended or said["state"] != "starting":
-            return said if not ended or said["state"] == "failed" else {**said, "state": "crashed"}
         if time.monotonic() - begun > PATIENCE:
             raise LabError(f"the lab is not up after {PATIENCE:.0f} seconds; see {state.folder}, then make lab-down")
         time.sleep(0.05)
 
 
-def _defect(said: dict[str, Any]) -> str:
-    missing = set(said.get("ready", ())) - set(said.get("running", ()))
-    if said["state"] != "up":
-        return f"{said['state']} ({said.get('message', 'without a word')})"
-    return f"up without {', '.join(sorted(missing))}" if missing else "up"
+def _missing(said: dict[str, Any]) -> list[str]:
+    """What should run and does not, in the order in which it was started."""
+    return [name for name in said.get("ready", ()) if name not in said.get("running", ())]
 
 
 def _show(said: dict[str, Any]) -> None:

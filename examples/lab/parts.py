@@ -17,7 +17,7 @@ sys.path.insert(2, str(HERE.parents[1] / "tools/services"))
 from kest_services.collector import Collector
 from kest_services.keycloak import Keycloak
 from kest_services.opa import Opa
-from kest_services.processes import Process, ProcessError, Processes
+from kest_services.processes import Process, Processes
 from kest_services.redis import Redis
 from kest_services.service import Service, free_port
 from kest_services.spire import SpireAgent, SpireServer
@@ -92,7 +92,7 @@ class Parts:
         }
 
     def start(self, say: Callable[[Service], None]) -> None:
-        """Start all of it, what takes longest first; ProcessError says what did not start, and why.
+        """Start all of it, what takes longest first; `ProcessError` says what did not start, and why.
 
         Args:
             say: called with each part that is ready.
@@ -112,15 +112,11 @@ class Parts:
         for part in (*self.services, self.keycloak):
             _ready(part, say)
 
-    def check(self) -> str:
-        """What has ended by itself; "" if nothing has."""
-        for part in self.all.values():
-            if part.process is not None:
-                try:
-                    part.process.alive()
-                except ProcessError as error:
-                    return str(error)
-        return ""
+    @property
+    def running(self) -> dict[str, int]:
+        """What runs, and the number of its process."""
+        started = {name: part.process.child for name, part in self.all.items() if part.process is not None}
+        return {name: child.pid for name, child in started.items() if child.poll() is None}
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -143,6 +139,7 @@ class Parts:
             "REDIS_URL": self.redis.url,
             "OTEL_EXPORTER_OTLP_ENDPOINT": self.collector.http_url,
             "OTEL_BSP_SCHEDULE_DELAY": "200",
+            "OTEL_PROPAGATORS": "tracecontext",  # baggage is Kest's to read and to send
             "OIDC_ISSUER": self.addresses["issuer"],
             "OIDC_CLIENT_SECRET": f"{service.name}-secret",  # as the realm's file says, for everybody to read
             "PEERS": f"{following.name}={following.url}" if following else "",

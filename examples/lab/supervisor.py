@@ -12,15 +12,13 @@ import socket
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
-
-from parts import Parts
-from state import LabError, State, session_of
 
 from kest_services.components import NotBuiltError
 from kest_services.processes import ProcessError, Processes
 from kest_services.service import Service
 from kest_services.toolchains import MissingToolError
+from parts import Parts
+from state import LabError, State, session_of
 
 __all__ = ["main"]
 
@@ -36,6 +34,7 @@ class Supervisor:
     def __init__(self, state: State, parts: Parts) -> None:
         self._state, self._parts = state, parts
         self._ready: list[str] = []
+        self._running: list[str] = []
 
     def start(self) -> None:
         """Start everything, and say so as it goes on."""
@@ -46,13 +45,13 @@ class Supervisor:
     def serve(self, listening: socket.socket) -> None:
         """Do as asked until SIGTERM, and say when something has ended by itself."""
         while True:
-            readable, _, _ = select.select([listening], [], [], 1.0)
+            readable, _, _ = select.select([listening], [], [], 0.5)
             if readable:
                 connection, _ = listening.accept()
                 with connection:
                     self._answer(connection)
-            elif ended := self._parts.check():
-                self._say("broken", message=ended)
+            elif sorted(self._parts.running) != self._running:
+                self._say("up")
 
     def _answer(self, connection: socket.socket) -> None:
         connection.settimeout(5.0)
@@ -73,8 +72,9 @@ class Supervisor:
         if verb == "stop":
             part.stop()
         elif verb == "start":
-            if part.process is not None:
+            if name in self._parts.running:
                 return f"{name} is running already"
+            part.stop()  # where it has ended by itself: so that it counts as stopped
             part.start()
         else:
             return f"there are stop and start, not {verb!r}"
@@ -85,18 +85,18 @@ class Supervisor:
         self._ready.append(part.name)
         self._say("starting")
 
-    def _say(self, state: str, **more: Any) -> None:
-        running = {name: part.process.child.pid for name, part in self._parts.all.items() if part.process is not None}
+    def _say(self, state: str) -> None:
+        running = self._parts.running
+        self._running = sorted(running)
         self._state.write(
             state=state,
             ready=self._ready,
-            running=sorted(running),
+            running=self._running,
             addresses={} if state == "starting" else self._parts.addresses,
             spans=str(self._parts.collector.file),
             records=str(self._state.folder / "records"),
             pythons={name: str(path) for name, path in self._parts.pythons.items()},
             sessions={name: session_of(number) for name, number in running.items()},
-            **more,
         )
 
 

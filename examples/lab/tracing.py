@@ -41,12 +41,15 @@ async def continue_there(request: httpx.Request) -> None:
 
 
 class Continued:
-    """An ASGI middleware: spans of a request belong to the trace that it names."""
+    """An ASGI middleware: spans of a request belong to the trace that it names, unless the framework sees to that."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if trace.get_current_span().get_span_context().is_valid:
+            await self._app(scope, receive, send)
+            return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope.get("headers", ())}
         token = context.attach(_trace_context.extract(headers))
         try:
