@@ -6,11 +6,13 @@ SOURCES = $(wildcard csrc/core/*.[ch] csrc/python/*.[ch])
 KEST_VECTORS ?= $(wildcard ../shared/vectors)
 export KEST_VECTORS
 
-.PHONY: help setup demo demo-delegation test services test-services check bench test-c test-sanitized test-pythons clean
+.PHONY: help setup demo demo-delegation lab-up lab-test lab-down test services test-services check bench test-c test-sanitized test-pythons clean
 
 help:
 	@echo "make demo            a governed, signed and verified pipeline over real data (a minute at first)"
 	@echo "make demo-delegation a user delegates to an agent: five services, an OIDC issuer, Redis, and the attacks on them"
+	@echo "make lab-up          SPIRE, OPA, Keycloak, Redis, a collector and the five services, in the background (half a minute,"
+	@echo "                     once make services has built those servers); lab-test tests it, lab-down stops it: docs/lab.md"
 	@echo "make test            C and Python tests (two to four minutes)"
 	@echo "make services        build servers for those tests once, into ~/.cache/kest-services (10 to 30 minutes)"
 	@echo "make test-services   tests against real servers and processes (four minutes, once those are built)"
@@ -36,10 +38,25 @@ demo-delegation: setup
 	@tools/system-packages redis-server nodejs npm
 	@$(BIN)/python examples/delegation/run.py
 
+# The servers are built at first (10 to 15 minutes); after that this takes as long as Keycloak, half a minute.
+lab-up: setup
+	@tools/system-packages redis-server curl
+	@$(PYTHON) tools/services/build -j2 opa spire collector
+	@tools/services/keycloak/install >/dev/null
+	@$(BIN)/python examples/lab/lab.py up
+
+lab-test: setup
+	@$(BIN)/python examples/lab/lab.py status
+	$(BIN)/python -m pytest -q tests/lab
+
+# Also after a crash, and in the middle of a start. It fails if anything survives.
+lab-down: setup
+	@$(BIN)/python examples/lab/lab.py down
+
 # Without redis-server (and the rights to install it) its tests skip, and say so.
 test: setup test-c
 	@tools/system-packages redis-server || true
-	$(BIN)/python -m pytest -q --ignore=tests/services
+	$(BIN)/python -m pytest -q --ignore=tests/services --ignore=tests/lab
 
 # What this machine has no tools to build is named here, and again by the tests that skip without it.
 services:
@@ -66,7 +83,7 @@ bench: setup
 
 # Without the tables and contracts that run other people's policy engines for minutes, and ours not at all.
 test-sanitized: setup
-	VENV=$(VENV) tools/test-sanitized tests --ignore=tests/services --ignore=tests/contract --ignore-glob='*/test_policy_*'
+	VENV=$(VENV) tools/test-sanitized tests --ignore=tests/services --ignore=tests/lab --ignore=tests/contract --ignore-glob='*/test_policy_*'
 
 test-pythons:
 	@tools/system-packages

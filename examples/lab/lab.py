@@ -17,10 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(1, str(Path(__file__).resolve().parents[2] / "tools/services"))
+
 from kest_services import components
-from kest_services.build import BuildError, build
-from kest_services.keycloak import install
-from kest_services.toolchains import MissingToolError
 from parts import DOMAIN
 from people import SCOPE, delegate, sign_in
 from state import MARK, LabError, State
@@ -29,7 +28,6 @@ __all__ = ["bundle", "down", "main", "up"]
 
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE.parents[1] / "out/lab"
-BUILDS = ("opa", "spire", "collector")
 PATIENCE = 400.0  # seconds that all of it may take to start: Keycloak alone 300 on a machine that is busy
 AN_END = 30.0  # seconds that an orderly end may take
 
@@ -46,9 +44,6 @@ def up(state: State) -> None:
             _show(state.read())
             return
     down(state)
-    for name in BUILDS:
-        build(name, lambda text: None)
-    install()
     begun = time.monotonic()
     state.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     log = state.folder.parent / f".{state.folder.name}.log"
@@ -179,7 +174,7 @@ def main(given: list[str] | None = None) -> int:
             state.ask(f"{arguments.command} {arguments.part}")
         else:
             {"up": up, "down": down, "status": status}[arguments.command](state)
-    except (LabError, BuildError, MissingToolError, RuntimeError, ValueError) as error:
+    except (LabError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -10,10 +10,6 @@ import sysconfig
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(1, str(HERE.parent / "delegation"))
-sys.path.insert(2, str(HERE.parents[1] / "tools/services"))
-
 from kest_services.collector import Collector
 from kest_services.keycloak import Keycloak
 from kest_services.opa import Opa
@@ -24,6 +20,7 @@ from kest_services.spire import SpireAgent, SpireServer
 
 __all__ = ["CHAIN", "POLICIES", "REALM", "WORKLOADS", "Parts", "Workload"]
 
+HERE = Path(__file__).resolve().parent
 DOMAIN = "delegation.example"
 REALM = "lab"
 CHAIN = ("kest-agent", "kest-gateway", "hop1", "hop2", "hop3")

@@ -13,6 +13,8 @@ import sys
 import traceback
 from pathlib import Path
 
+sys.path.insert(1, str(Path(__file__).resolve().parents[2] / "tools/services"))
+
 from kest_services.components import NotBuiltError
 from kest_services.processes import ProcessError, Processes
 from kest_services.service import Service

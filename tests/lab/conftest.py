@@ -1,7 +1,8 @@
-"""The lab that ``make lab-up`` has started. Without one these tests skip, and say so; ``make lab-test`` does not start them."""
+"""The lab that ``make lab-up`` has started. Without one these tests skip, and say so; ``make lab-test`` fails."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -13,11 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-EXAMPLE = ROOT / "examples/lab"
-sys.path[1:1] = [str(EXAMPLE), str(ROOT / "examples/delegation")]
+sys.path.insert(1, str(Path(__file__).resolve().parents[2] / "examples/lab"))
+sys.path.insert(2, str(Path(__file__).resolve().parents[2] / "examples/delegation"))
 
 import people
+from kest_services import components
 from lab import FOLDER, bundle
 from service import believe
 from state import State
@@ -58,7 +59,7 @@ class Lab:
 
     def token_for(self, token: str, *way: str) -> str:
         """The token that arrives at the end of this way: each exchanges it for one for the next."""
-        for client, audience in zip(way, way[1:], strict=False):
+        for client, audience in itertools.pairwise(way):
             answer = self.exchange(token, client, audience)
             assert answer.status_code == 200, answer.text
             token = answer.json()["access_token"]
@@ -86,8 +87,6 @@ class Lab:
 
     def spire_server(self, *arguments: str) -> Any:
         """``spire-server``, with its answer as JSON."""
-        from kest_services import components
-
         command = [str(components.folder("spire") / "spire-server"), *arguments]
         done = subprocess.run(
             [*command, "-socketPath", self.at["spire-server"], "-output", "json"], capture_output=True, text=True
