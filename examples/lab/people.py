@@ -69,3 +69,14 @@ def delegate(agent: str, token: str, job: dict[str, Any] | None = None, **header
     """Hand a job to the agent at this URL."""
     given = {"authorization": f"Bearer {token}", **headers}
     return httpx.post(f"{agent}/delegate", json=job or JOB, headers=given, timeout=20.0, trust_env=False)
+
+
+if __name__ == "__main__":
+    import sys
+
+    answer = delegate(sys.argv[2], sign_in(sys.argv[1], "alice"))
+    if answer.status_code != 200:
+        sys.exit(f"{answer.status_code}: {answer.text}")
+    done = answer.json()
+    print(f"report: {done['report']}", file=sys.stderr)
+    print(done["passport"])
