@@ -49,9 +49,9 @@ lab-test: setup
 	@$(BIN)/python examples/lab/lab.py status
 	$(BIN)/python -m pytest -q tests/lab
 
-# Also after a crash, and in the middle of a start. It fails if anything survives.
-lab-down: setup
-	@$(BIN)/python examples/lab/lab.py down
+# Also after a crash, and in the middle of a start; needs nothing but Python. It fails if anything survives.
+lab-down:
+	@$(PYTHON) examples/lab/lab.py down
 
 # Without redis-server (and the rights to install it) its tests skip, and say so.
 test: setup test-c
@@ -89,5 +89,5 @@ test-pythons:
 	@tools/system-packages
 	tools/test-pythons
 
-clean:
+clean: lab-down
 	rm -rf build dist out $(VENV) *.egg-info kest/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

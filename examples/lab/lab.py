@@ -21,7 +21,6 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[2] / "tools/services"))
 
 from kest_services import components
 from parts import DOMAIN
-from people import SCOPE, delegate, sign_in
 from state import MARK, LabError, State
 
 __all__ = ["bundle", "down", "main", "up"]
@@ -94,8 +93,14 @@ def status(state: State) -> None:
 
 def ask(state: State, user: str, out: Path) -> None:
     """Sign in as a person, hand a task to the agent, keep the proof."""
+    import httpx  # here, so that down needs no more than Python
+    from people import delegate, sign_in
+
     addresses = _addresses(state)
-    answer = delegate(addresses["kest-agent"], sign_in(addresses["issuer"], user, SCOPE))
+    try:
+        answer = delegate(addresses["kest-agent"], sign_in(addresses["issuer"], user))
+    except httpx.HTTPError as error:
+        raise LabError(f"no answer ({type(error).__name__}: {error}); is every part up? make lab-up") from None
     if answer.status_code != 200:
         raise LabError(f"{answer.status_code}: {answer.text}")
     done = answer.json()
@@ -122,13 +127,14 @@ def _settled(state: State, child: subprocess.Popen[bytes] | None = None) -> dict
     while True:
         ended = state.supervisor() is None if child is None else child.poll() is not None
         said = state.read()
+        if said["state"] == "starting" or child is not None:
+            for name in said.get("ready", [])[shown:]:
+                print(f"  {name:<14} after {time.monotonic() - begun:4.1f} s", flush=True)
+                shown += 1
         if said["state"] != "starting":
             return said
         if ended:
             return {**said, "state": "crashed"}
-        for name in said.get("ready", [])[shown:]:
-            print(f"  {name:<14} after {time.monotonic() - begun:4.1f} s", flush=True)
-            shown += 1
         if time.monotonic() - begun > PATIENCE:
             raise LabError(f"the lab is not up after {PATIENCE:.0f} seconds; see {state.folder}, then make lab-down")
         time.sleep(0.05)
@@ -174,7 +180,7 @@ def main(given: list[str] | None = None) -> int:
             state.ask(f"{arguments.command} {arguments.part}")
         else:
             {"up": up, "down": down, "status": status}[arguments.command](state)
-    except (LabError, ValueError) as error:
+    except (LabError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

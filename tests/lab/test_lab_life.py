@@ -70,6 +70,17 @@ def test_a_lab_is_up_once_is_repaired_and_leaves_nothing_when_it_is_killed(other
     assert "no lab is up" in other.run("ask", expect=1)
 
 
+def test_a_lab_whose_folder_is_gone_is_stopped_by_plain_python(other: Other) -> None:
+    with subprocess.Popen(other.command("up"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as starting:
+        wait_until(lambda: "redis" in other.state.read().get("ready", ()), 60)
+        other.folder.rename(other.folder.with_name("away"))
+        command = [sys.executable, "-E", "-S", *other.command("down")[1:]]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        assert other.state.processes() == {}
+        starting.wait(60)
+
+
 def test_a_lab_that_is_still_starting_is_stopped_too(other: Other) -> None:
     with subprocess.Popen(other.command("up"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as starting:
         wait_until(lambda: "redis" in other.state.read().get("ready", ()), 60)
