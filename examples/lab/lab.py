@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -44,21 +43,19 @@ def up(state: State) -> None:
             return
     down(state)
     begun = time.monotonic()
-    state.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log = state.folder.parent / f".{state.folder.name}.log"
+    state.folder.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, MARK: str(state.folder)}
     command = [sys.executable, str(HERE / "supervisor.py"), str(state.folder)]
-    # Its log is next to the folder until that is its own.
-    with log.open("wb") as output:
+    with state.early_log.open("wb") as output:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
         )
     said = _settled(state, child)
     if said["state"] != "up":
-        message = said.get("message") or log.read_text("utf-8", "replace")
+        message = said.get("message") or _text(state.early_log) or "it was stopped"
         down(state)
         raise LabError(f"the lab did not start: {message}")
-    log.rename(state.log)
+    state.early_log.rename(state.log)
     print(f"the lab is up ({time.monotonic() - begun:.0f} s)")
     _show(said)
 
@@ -77,8 +74,7 @@ def down(state: State) -> None:
         time.sleep(0.02)
     for number, command in state.kill().items():
         print(f"killed what was left: {number} {command}")
-    if state.owned():
-        shutil.rmtree(state.folder)
+    state.remove()
 
 
 def status(state: State) -> None:
@@ -143,6 +139,13 @@ def _settled(state: State, child: subprocess.Popen[bytes] | None = None) -> dict
 def _missing(said: dict[str, Any]) -> list[str]:
     """What should run and does not, in the order in which it was started."""
     return [name for name in said.get("ready", ()) if name not in said.get("running", ())]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8", "replace")
+    except FileNotFoundError:
+        return ""
 
 
 def _show(said: dict[str, Any]) -> None:

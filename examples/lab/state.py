@@ -5,8 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +36,8 @@ class State:
         self.folder = folder.absolute()
         self.file = self.folder / "state.json"
         self.log = self.folder / "supervisor.log"
+        self.early_log = self.folder.parent / f".{self.folder.name}.log"
+        """The supervisor's, until the folder is its own."""
         self._lock = self.folder / "lock"
 
     # --- who runs it ---
@@ -60,14 +64,27 @@ class State:
 
     def supervisor(self) -> int | None:
         """The number of the supervisor's process; None if there is none."""
-        if not self.owned():
+        try:
+            file = self._lock.open("r", encoding="utf-8")
+        except FileNotFoundError:
             return None
-        with self._lock.open("r", encoding="utf-8") as file:
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
                 return int(file.read() or 0) or None  # nothing yet: it has only just taken the lock
         return None
+
+    def remove(self) -> None:
+        """Remove the folder, if it is a lab's; nobody runs it now."""
+        self.early_log.unlink(missing_ok=True)
+        if not self.owned():
+            return
+        # Under another name, so that of two who do this at once one has it to itself, and a new lab can begin.
+        gone = Path(tempfile.mkdtemp(prefix=f".{self.folder.name}-", dir=self.folder.parent))
+        with suppress(FileNotFoundError):
+            self.folder.rename(gone)
+        shutil.rmtree(gone)
 
     # --- what it says of itself ---
 
