@@ -95,6 +95,23 @@ def test_a_server_starts_again_where_it_was(processes: Processes, tmp_path: Path
     assert gone(last)
 
 
+def test_a_server_has_variables_of_its_own(
+    processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAKEN", "ours")
+    monkeypatch.setenv("KEPT", "ours")
+    monkeypatch.setenv("KEST_NEVER", "ours")
+
+    class Asked(Web):
+        def environment(self) -> dict[str, str | None]:
+            return {"GIVEN": "its", "TAKEN": None}
+
+    with Asked(processes, tmp_path / "web") as web:
+        found = Path(f"/proc/{web.running.child.pid}/environ").read_bytes().split(b"\0")
+    assert {b"GIVEN=its", b"KEPT=ours"} <= set(found)
+    assert not any(one.startswith((b"TAKEN=", b"KEST_NEVER=")) for one in found)
+
+
 def test_what_does_not_start_says_why(processes: Processes, tmp_path: Path) -> None:
     web = Web(processes, tmp_path / "web")
     web.extra = ("broken",)

@@ -6,10 +6,10 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kest_services.processes import Processes
+from kest_services.processes import ProcessError, Processes
 from kest_services.service import Service, http
 from kest_services.toolchains import MissingToolError
 
@@ -20,22 +20,18 @@ UNAVAILABLE = 69
 """What INSTALL answers where Keycloak cannot be had."""
 
 
-def install(say: Callable[[str], None] = lambda text: None) -> Path:
+def install() -> Path:
     """Where Keycloak is, fetched and built if it was not.
-
-    Args:
-        say: gets what the installation prints when it fails.
 
     Raises:
         MissingToolError: it cannot be had here.
-        RuntimeError: it is not what is pinned, or could not be built.
+        ProcessError: it is not what is pinned, or could not be built.
     """
     done = subprocess.run([str(INSTALL)], capture_output=True, text=True, timeout=900, check=False)
     if done.returncode == UNAVAILABLE:
         raise MissingToolError(f"Keycloak cannot be installed here: {' '.join(done.stderr.split()[-40:])}")
     if done.returncode:
-        say(done.stderr)
-        raise RuntimeError(f"the installation of Keycloak failed: {done.stderr[-2000:]}")
+        raise ProcessError(f"the installation of Keycloak failed: {done.stderr[-2000:]}")
     return Path(done.stdout.strip())
 
 
