@@ -30,8 +30,12 @@ PATIENCE = 400.0  # seconds that all of it may take to start: Keycloak alone 300
 AN_END = 30.0  # seconds that an orderly end may take
 
 
-def up(state: State) -> None:
-    """Start the lab, or what of it does not run, and wait until all of it is up; LabError says what did not start."""
+def up(state: State, issuer: str = "") -> None:
+    """Start the lab, or what of it does not run, and wait until all of it is up; LabError says what did not start.
+
+    Args:
+        issuer: a realm of a Keycloak that runs already; "" for one of the lab's own.
+    """
     if state.supervisor() is not None:
         said = _settled(state)
         if said["state"] == "up":
@@ -45,7 +49,7 @@ def up(state: State) -> None:
     begun = time.monotonic()
     state.folder.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, MARK: str(state.folder)}
-    command = [sys.executable, str(HERE / "supervisor.py"), str(state.folder)]
+    command = [sys.executable, str(HERE / "supervisor.py"), str(state.folder), *filter(None, [issuer])]
     with state.early_log.open("wb") as output:
         child = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment, start_new_session=True
@@ -167,13 +171,17 @@ def main(given: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="The integration lab: see docs/lab.md.")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where it keeps everything (out/lab)")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("up", "down", "status"):
-        commands.add_parser(name)
+    starting = commands.add_parser("up", help="start it, or what of it has ended")
+    starting.add_argument(
+        "--issuer", default="", help="a realm like config/realms/lab-realm.json that is there already"
+    )
+    commands.add_parser("down", help="stop it, whatever state it is in")
+    commands.add_parser("status", help="what runs, and where")
     asking = commands.add_parser("ask", help="sign in and hand a task to the agent")
     asking.add_argument("--user", default="alice", choices=("alice", "bob"))
     asking.add_argument("--out", type=Path, default=Path(), help="folder for passport.json and bundle.json (here)")
     for name in ("stop", "start"):
-        commands.add_parser(name).add_argument("part")
+        commands.add_parser(name, help=f"{name} one part").add_argument("part")
     arguments = parser.parse_args(given)
     state = State(arguments.folder)
     try:
@@ -181,8 +189,10 @@ def main(given: list[str] | None = None) -> int:
             ask(state, arguments.user, arguments.out)
         elif arguments.command in ("stop", "start"):
             state.ask(f"{arguments.command} {arguments.part}")
+        elif arguments.command == "up":
+            up(state, arguments.issuer)
         else:
-            {"up": up, "down": down, "status": status}[arguments.command](state)
+            {"down": down, "status": status}[arguments.command](state)
     except (LabError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -70,12 +70,13 @@ class Parts:
     Args:
         processes: starts and stops.
         folder: for data, configuration and records of all of them.
+        issuer: a realm like ours, whose tokens count; "" for a Keycloak of the lab's own.
     """
 
-    def __init__(self, processes: Processes, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, processes: Processes, folder: Path, issuer: str = "") -> None:
+        self._folder, self._issuer = folder, issuer
         (folder / "records").mkdir()
-        self.keycloak = Keycloak(processes, folder / "keycloak", realms=HERE / "config/realms")
+        self.keycloak = None if issuer else Keycloak(processes, folder / "keycloak", realms=HERE / "config/realms")
         self.redis = Redis(processes, folder / "redis", password=secrets.token_urlsafe(24))
         self.opa = Opa(processes, folder / "opa", policies=POLICIES)
         self.collector = Collector(processes, folder / "collector")
@@ -83,9 +84,10 @@ class Parts:
         self.spire_agent = SpireAgent(processes, folder / "spire-agent", self.spire_server, executables=True)
         self.pythons = {name: interpreter(folder / "workloads" / name, name) for name in WORKLOADS}
         self.services = [Workload(processes, folder / name, name, self.pythons[name]) for name in CHAIN]
-        servers: tuple[Service, ...] = (self.keycloak, self.redis, self.opa, self.collector)
+        self._servers: tuple[Service, ...] = (self.redis, self.opa, self.collector, self.spire_server)
+        slow = [self.keycloak] if self.keycloak else []
         self.all: dict[str, Service] = {
-            part.name: part for part in (*servers, self.spire_server, self.spire_agent, *self.services)
+            part.name: part for part in (*slow, *self._servers, self.spire_agent, *self.services)
         }
 
     def start(self, say: Callable[[Service], None]) -> None:
@@ -94,10 +96,11 @@ class Parts:
         Args:
             say: called with each part that is ready.
         """
-        first = (self.keycloak, self.redis, self.opa, self.collector, self.spire_server)
-        for part in first:
+        if self.keycloak:
+            self.keycloak.launch()
+        for part in self._servers:
             part.launch()
-        for part in first[1:]:
+        for part in self._servers:
             _ready(part, say)
         for name, ttl in WORKLOADS.items():
             self.spire_server.register(f"/{name}", executable=self.pythons[name], ttl=ttl)
@@ -106,8 +109,10 @@ class Parts:
         for service, following in zip(self.services, (*self.services[1:], None), strict=True):
             service.variables = self._variables(service, following)
             service.launch()
-        for part in (*self.services, self.keycloak):
-            _ready(part, say)
+        for service in self.services:
+            _ready(service, say)
+        if self.keycloak:
+            _ready(self.keycloak, say)
 
     @property
     def running(self) -> dict[str, int]:
@@ -118,9 +123,10 @@ class Parts:
     @property
     def addresses(self) -> dict[str, str]:
         """Where each is reachable."""
+        keycloak = {"keycloak": self.keycloak.url} if self.keycloak else {}
         return {
-            "keycloak": self.keycloak.url,
-            "issuer": f"{self.keycloak.url}/realms/{REALM}",
+            **keycloak,
+            "issuer": f"{self.keycloak.url}/realms/{REALM}" if self.keycloak else self._issuer,
             "redis": self.redis.url,
             "opa": self.opa.url,
             "collector": self.collector.http_url,

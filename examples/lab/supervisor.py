@@ -107,7 +107,7 @@ def _asked_to_end(*_: object) -> None:
 
 
 def main() -> int:
-    """``supervisor.py FOLDER``: 0 after an orderly end."""
+    """``supervisor.py FOLDER [ISSUER]``: 0 after an orderly end."""
     state = State(Path(sys.argv[1]))
     signal.signal(signal.SIGTERM, _asked_to_end)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -121,7 +121,7 @@ def main() -> int:
         try:
             logs.mkdir()
             with Processes(logs) as processes, socket.socket(socket.AF_UNIX) as listening:
-                supervisor = Supervisor(state, Parts(processes, state.folder))
+                supervisor = Supervisor(state, Parts(processes, state.folder, *sys.argv[2:]))
                 supervisor.start()
                 with state.address() as address:
                     listening.bind(address)
