@@ -171,13 +171,13 @@ def test_a_denial_is_an_error_span(spans: Any, configured: Any) -> None:
 
 def test_a_failing_function_is_an_error_span_without_its_message(spans: Any) -> None:
     def fails() -> None:
-        raise LookupError("card number 4111")
+        raise LookupError("the card of a customer")
 
     with pytest.raises(LookupError):
         kest_verified("p")(fails)()
     (span,) = spans()
     assert span.status.status_code is StatusCode.ERROR
-    assert "4111" not in span.to_json()
+    assert "customer" not in span.to_json()
     assert span.attributes["kest.allowed"] is True
 
 
