@@ -71,13 +71,13 @@ def test_an_outcome_is_no_entry(audit: Any) -> None:
 
 def test_raised(audit: Any) -> None:
     def fails() -> None:
-        raise LookupError("card number 4111")
+        raise LookupError("the card of a customer")
 
-    with pytest.raises(LookupError, match="4111"):
+    with pytest.raises(LookupError, match="customer"):
         kest_verified("p")(fails)()
     (payload,) = audit.payloads("outcome")
     assert (payload["result"], payload["error"], payload["output_hash"]) == ("raised", "builtins.LookupError", "")
-    assert "4111" not in json.dumps(payload)
+    assert "customer" not in json.dumps(payload)
 
 
 def test_denied(audit: Any, configured: Any) -> None:
