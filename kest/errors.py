@@ -13,6 +13,7 @@ __all__ = [
     "GateError",
     "GateInputError",
     "GatePolicyError",
+    "GateStoreError",
     "IdentityError",
     "Invalidated",
     "JSONSyntaxError",
@@ -155,6 +156,10 @@ class GatePolicyError(GateError, ValueError):
     def __init__(self, message: str, path: str = "", *, whole: bool = False) -> None:
         super().__init__(f"{path}: {message}" if path and not whole else message)
         self.path = path
+
+
+class GateStoreError(GateError):
+    """A store or broadcaster that gates share did not do what was asked, or not in time. Gates refuse the action."""
 
 
 class Refused(GateError):

@@ -173,8 +173,9 @@ class Gate:
             verdict = self._approved(self._core.evaluate(context))
         else:
             verdict = evaluate_elsewhere(
-                self._core, context, self._rates, self._sessions, self._observing, self._approved
-            )
+                self._core, context, self._rates, self._sessions, self._observing, self._approved,
+                self._local_sessions, self._settings.max_session_actions,
+            )  # fmt: skip
         if self._observing:
             self._log_observed(verdict)
         elif verdict.is_invalidate:
@@ -210,10 +211,13 @@ class Gate:
     ) -> None:
         """End a session, or refuse a principal or role from now on; here, and wherever the broadcaster reaches."""
         scope = checked_scope(kind, id, reason, evaluator)
-        store = self._local_sessions if self._sessions is None else self._sessions
-        store.invalidate(scope.target_id, scope.target_kind)
-        if self._broadcaster is not None:
-            self._broadcaster.publish(*scope.target, scope.reason, scope.evaluator)
+        self._local_sessions.invalidate(scope.target_id, scope.target_kind)  # whatever becomes of the rest
+        try:
+            if self._sessions is not None:
+                self._sessions.invalidate(scope.target_id, scope.target_kind)
+        finally:
+            if self._broadcaster is not None:
+                self._broadcaster.publish(*scope.target, scope.reason, scope.evaluator)
 
     def _publish(self, verdict: Verdict) -> None:
         """Best effort: the verdict stands whether anybody hears of it or not."""
@@ -225,8 +229,7 @@ class Gate:
             log.exception("an invalidation could not be broadcast")
 
     def _heard(self, scope: InvalidationScope) -> None:
-        if self._sessions is None:
-            self._local_sessions.invalidate(scope.target_id, scope.target_kind)
+        self._local_sessions.invalidate(scope.target_id, scope.target_kind)
 
     def sweep(self) -> int:
         """Forget counters and sessions of the stores in memory that have expired; returns how many. Evaluations forget a
