@@ -74,17 +74,16 @@ class RedisChannel:
         self._stream, self._over, self._since, self._about = (
             channel, f"{channel}:over", f"{channel}:since", f"{channel}:about",
         )  # fmt: skip
-        self._name = secrets.token_hex(8)
 
     def publish(self, target: str, message: str) -> None:
         """Put a message where everybody will see it, now or later."""
         keys = (self._stream, self._over, self._since, self._about)
-        arguments = (target, message, self._most, RETENTION_MS * 1000, MAX_TARGETS, self._name)
+        arguments = (target, message, self._most, RETENTION_MS * 1000, MAX_TARGETS, secrets.token_hex(8))
         self.link.run(_PUBLISH, keys, *arguments, late=True)
 
     def state(self) -> State:
         """Where the channel stands now."""
-        epoch, count, last = self.link.run(_STATE, (self._stream, self._about), self._name, late=True)
+        epoch, count, last = self.link.run(_STATE, (self._stream, self._about), secrets.token_hex(8), late=True)
         return State(as_text(epoch) or "", int(count), as_text(last) or "0-0")
 
     def read(self, client: Any, after: str) -> list[Entry]:

@@ -130,7 +130,6 @@ class RedisSessionStore:
         self._prefix = checked_prefix(prefix, "RedisSessionStore")
         self._ttl_ms = ttl * 1000
         self._link = RedisLink("RedisSessionStore", url, timeout=timeout, connect_timeout=connect_timeout, **options)
-        self._name = secrets.token_hex(8)
         self._epoch: str | None = None
         self._known: dict[Over, None] = {}
 
@@ -157,7 +156,7 @@ class RedisSessionStore:
         if context.session_id is not None:
             keys.append(self._session_key(context.session_id))
         while True:
-            epoch, which, now, *record = self._link.run(_LOOK, keys, self._name, len(over))
+            epoch, which, now, *record = self._link.run(_LOOK, keys, secrets.token_hex(8), len(over))
             if self._is_new(epoch):
                 self._give_back(epoch)
                 continue
@@ -232,7 +231,7 @@ class RedisSessionStore:
 
     def _put(self, over: list[Over]) -> list[Any]:
         keys = [self._epoch_key, *(self._over_key(*one) for one in over)]
-        return self._link.run(_OVER, keys, self._name, REVOKED_MS, late=True)
+        return self._link.run(_OVER, keys, secrets.token_hex(8), REVOKED_MS, late=True)
 
     # --- keys and records ---
 
