@@ -180,13 +180,20 @@ class RedisInvalidationBroadcaster:
         with self._lock:
             self._work()
 
+        reference = weakref.ref(self)  # what is delivered to holds this function, and would hold all the rest
+
         def detach() -> None:
-            with self._lock:
-                self._deliveries = tuple(one for one in self._deliveries if one is not deliver)
-                if not self.subscriber_count:
-                    _listening.discard(self)
+            broadcaster = reference()
+            if broadcaster is not None:
+                broadcaster._detach(deliver)
 
         return detach
+
+    def _detach(self, deliver: Deliver) -> None:
+        with self._lock:
+            self._deliveries = tuple(one for one in self._deliveries if one is not deliver)
+            if not self.subscriber_count:
+                _listening.discard(self)
 
     def subscribe(self) -> InvalidationSubscription:
         """The same for async code: ``async with broadcaster.subscribe() as events: async for scope in events: ...``"""
