@@ -54,6 +54,7 @@ class PolicyDeniedError(KestError, PermissionError):
         tier: ``enterprise``, ``platform``, ``app`` or ``function``.
         entry_id: the UUIDv7 that the call would have had as an entry.
         operation: the operation that was denied.
+        code: the kind of denial where the engine tells kinds apart (a gate's ``INVARIANT_VIOLATION``); "" otherwise.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class PolicyDeniedError(KestError, PermissionError):
         tier: str = "function",
         entry_id: str = "",
         operation: str = "",
+        code: str = "",
     ) -> None:
         super().__init__(f"policy {policy!r} ({tier}) denied operation {operation!r}: {reason}")
         self.policy = policy
@@ -71,6 +73,7 @@ class PolicyDeniedError(KestError, PermissionError):
         self.tier = tier
         self.entry_id = entry_id
         self.operation = operation
+        self.code = code
 
 
 class PolicyEngineError(KestError):

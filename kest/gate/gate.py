@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from kest._kestcore import ActionContext, GateCore, InMemoryRateLimitStore, InMemorySessionStore, Verdict
 from kest.errors import GateInputError, Invalidated, Refused
@@ -20,6 +20,7 @@ from kest.gate.stores import RateLimitStore, SessionStore, evaluate_elsewhere
 from kest.locks import Lock
 
 if TYPE_CHECKING:
+    from kest.gate.as_engine import GateEngine
     from kest.gate.explain import Explanation
     from kest.gate.permit import PermitToken
     from kest.gate.watch import PolicyWatch
@@ -167,6 +168,14 @@ class Gate:
         from kest.gate.explain import explain
 
         return explain(self._core, self._policies, context)
+
+    stateful: ClassVar[bool] = True  # as a policy engine: see kest.core.engine.base.PolicyEngine
+
+    def as_policy_engine(self) -> GateEngine:
+        """This gate as the engine of decorated calls; ``engine=gate`` does the same."""
+        from kest.gate.as_engine import GateEngine
+
+        return GateEngine(self)
 
     def _decide_at_length(self, context: ActionContext) -> Verdict:
         if self._rates is None and self._sessions is None:
