@@ -108,6 +108,7 @@ class Gate:
         )
         self._lock = Lock()
         self._last_error: Exception | None = None
+        self._engine: GateEngine | None = None
         plain = not (self._signer or self._broadcaster or self._rates or self._sessions or self._observing)
         self._decide: Callable[[ActionContext], Verdict] = self._core.evaluate if plain else self._decide_at_length
         if self._broadcaster is not None:
@@ -173,9 +174,11 @@ class Gate:
 
     def as_policy_engine(self) -> GateEngine:
         """This gate as the engine of decorated calls; ``engine=gate`` does the same."""
-        from kest.gate.as_engine import GateEngine
+        if self._engine is None:
+            from kest.gate.as_engine import GateEngine
 
-        return GateEngine(self)
+            self._engine = GateEngine(self)
+        return self._engine
 
     def _decide_at_length(self, context: ActionContext) -> Verdict:
         if self._rates is None and self._sessions is None:

@@ -286,6 +286,23 @@ async def test_as_an_engine_by_itself() -> None:
             decide(asked, "e", ["a"], {})
 
 
+def test_facts_that_only_the_new_policies_ask_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Policies are reloaded between looking at what they ask about and asking them."""
+    gate = gate_of({"param_equals": {"field": "subject.user", "value": "bob"}})
+    before, asked = gate.policies, []
+
+    def evaluate(context: Any) -> Any:
+        asked.append(context)
+        if gate.policies is before:
+            gate.reload({"policies": [{"name": "q", "effect": "permit", "conditions": [
+                {"any": [{"not": {"param_equals": {"field": "subject.agent", "value": "x"}}}]}]}]})  # fmt: skip
+        return gate._decide(context)
+
+    monkeypatch.setattr(gate, "evaluate", evaluate)
+    assert decide(gate.as_policy_engine(), "e", ["a"], {"identity": "w", "user": "alice"}).allowed
+    assert [sorted(context.params) for context in asked] == [["subject.user"], ["subject.agent"]]
+
+
 # --- who and what ---
 
 
@@ -303,10 +320,12 @@ async def test_as_an_engine_by_itself() -> None:
 )
 def test_who_acts(caller: dict[str, Any], who: str, kind: str) -> None:
     subject = {"actors": caller.pop("actors", []), "claims": caller.pop("claims", {})}
-    made = action_context("x", {"identity": "spiffe://w", "subject": subject, **caller})
+    facts = ("subject.user", "subject.workload", "subject.nobody")
+    made = action_context("x", {"identity": "spiffe://w", "subject": subject, **caller}, facts)
     assert (made.principal_id, made.principal_kind) == (who, kind)
     assert made.params["subject.workload"] == "spiffe://w"
     assert made.params["subject.user"] == caller.get("user", "")
+    assert made.params["subject.nobody"] is None
 
 
 def test_what_policies_can_ask_about() -> None:
@@ -318,6 +337,8 @@ def test_what_policies_can_ask_about() -> None:
             "object": {"id": "orders/../x", "attributes": {"level": {"name": "high"}, "tags": ["t"]}},
             "args": {"amount": 5, "subject.user": "mallory", "doc": {"k": 1}, "ip": "1.1.1.1"},
         },
+        ["subject.user", "subject.scopes", "environment.source_type", "environment.user", "object.level.name",
+         "object.tags", "object.tags.x", "object.level"],
     )  # fmt: skip
     assert (made.action_name, made.roles, made.session_id, made.ip) == ("pay", ("clerk",), "s-1", "1.1.1.1")
     assert (made.trust, made.taints, made.resource) == (70, ("a",), "orders/../x")
@@ -326,7 +347,10 @@ def test_what_policies_can_ask_about() -> None:
     assert (params["amount"], params["doc"]) == (5, None)
     assert (params["object.level.name"], params["object.tags"]) == ("high", ("t",))
     assert (params["subject.scopes"], params["environment.source_type"]) == (("pay",), "llm")
+    assert (params["environment.user"], params["object.tags.x"], params["object.level"]) == (None, None, None)
     assert "ip" not in params
+    plain = action_context("x", {"identity": "w", "user": "alice", "args": {"amount": 5}})
+    assert plain.params == {"amount": 5}, "and nothing that nobody asks about: a signed permit binds parameters"
     assert action_context("x", {"identity": "w", "subject": {"claims": {"realm_access": None}}}).roles == ()
     assert action_context("x", {"identity": "w", "subject": {"claims": {"roles": ["r"]}}}).roles == ("r",)
 
