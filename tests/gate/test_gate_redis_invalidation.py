@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -471,3 +472,14 @@ def test_threads_end_with_what_they_serve(replica: Make, listen: Make, shared: S
     assert worker is not None
     worker._thread.join(20)
     del handle
+
+
+def test_the_example_of_the_documentation(shared: SimpleNamespace, run_example: Make) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/gate.md").read_text("utf-8")
+    example = Path(__file__).resolve().parents[2] / "examples/gate/replica.py"
+    assert example.read_text("utf-8") in page
+    shared.client.flushall()  # the example's names are not this test's own
+    done = run_example("gate/replica.py", REDIS_URL=shared.url, INVALIDATION_KEY="07" * 32)
+    said = done.stdout.splitlines()
+    assert said[:3] == ["permit ", "permit ", "refuse RATE_LIMIT_EXCEEDED"]
+    assert "principal was invalidated" in said
