@@ -38,7 +38,7 @@ MAX_STREAM = 10_000
 MAX_KNOWN = 65_536
 MAX_PUBLISHERS = 4_096
 PAUSE = 0.2  # seconds between attempts to reach a Redis that does not answer
-SUSPENSION = 5.0  # seconds between looks for messages of a publisher that seem to be missing
+SUSPENSION = 5.0  # seconds between looks for messages that seem to be missing
 
 
 class _Known(NamedTuple):
@@ -251,6 +251,7 @@ class RedisInvalidationBroadcaster:
             for entry in self._channel.read(client, self._after):
                 self._receive(entry)
             if self._suspicious and time.monotonic() >= self._suspended:
+                log.info("messages are missing on %r; reading what stands", self._name)
                 self._suspicious, self._suspended = False, time.monotonic() + SUSPENSION
                 self._catch_up()
 
@@ -262,34 +263,35 @@ class RedisInvalidationBroadcaster:
             self._after, self._count = state.last, state.messages
         elif state.epoch != self._epoch:
             log.warning("Redis has lost the invalidations of %r; giving back those that are known here", self._name)
-            standing = set(self._catch_up())
-            for target, known in list(self._known.items()):
-                if known.text not in standing:
-                    self._send(target, known.text)
+            missing = {target: known.text for target, known in list(self._known.items())}
+            for text in self._channel.snapshot():
+                message = self._take(text)
+                if message is not None and missing.get(message.scope.target) == text:
+                    del missing[message.scope.target]
+            for target, text in missing.items():
+                self._send(target, text)
             self._after, self._count = "0-0", 0
         self._epoch = state.epoch
 
     def _receive(self, entry: Entry) -> None:
         message = self._take(entry.message, news=True)
-        if message is not None:
-            last = self._numbers.get(message.publisher, message.number)
-            # Those of one publisher can change places on their way: no reason to read everything each time.
-            self._suspicious = self._suspicious or message.number > last + 1
-            self._numbers[message.publisher] = max(last, message.number)
-            self._numbers.move_to_end(message.publisher)
-            while len(self._numbers) > MAX_PUBLISHERS:
-                self._numbers.popitem(last=False)
-        if entry.number != self._count + 1:
-            log.info("messages are missing before %s on %r; reading what stands", entry.id, self._name)
-            self._catch_up()
-        self._after, self._count = entry.id, max(entry.number, self._count)
+        self._after = entry.id
+        if message is None:
+            return
+        last = self._numbers.get(message.publisher, message.number)
+        # Those of one publisher can change places on their way, and numbers be forged: no reason to read everything
+        # each time.
+        self._suspicious |= message.number > last + 1 or entry.number != self._count + 1
+        self._count = entry.number
+        self._numbers[message.publisher] = max(last, message.number)
+        self._numbers.move_to_end(message.publisher)
+        while len(self._numbers) > MAX_PUBLISHERS:
+            self._numbers.popitem(last=False)
 
-    def _catch_up(self, *, old: bool = False) -> list[str]:
-        """Take the last message of every target; returns them."""
-        texts = list(self._channel.snapshot())
-        for text in texts:
+    def _catch_up(self, *, old: bool = False) -> None:
+        """Take the last message of every target."""
+        for text in self._channel.snapshot():
             self._take(text, old=old)
-        return texts
 
     # --- the worker ---
 

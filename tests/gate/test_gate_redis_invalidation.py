@@ -190,7 +190,7 @@ def test_messages_without_a_good_signature_are_ignored(
         replica().publish("principal", "real", "r")
         heard.wait("real")
     assert heard.ids == ["real"]
-    assert one.rejected >= 10
+    wait_until(lambda: one.rejected >= 10, 20)
     assert "was ignored" in caplog.text
     assert told(gate, context, "real")
     for name in ("forged-0", "forged-1", "forged-2", "forged-3", "moved", "cut"):
@@ -455,10 +455,8 @@ def test_threads_end_with_what_they_serve(replica: Make, listen: Make, shared: S
     worker, reference = gone._worker, weakref.ref(gone)
     assert worker is not None
     del gone, gate
-    gc.collect()
-    worker._thread.join(20)
-    assert not worker._thread.is_alive()
-    gc.collect()
+    # Some versions of redis-py make cycles of errors and frames, which the worker's own frames can be part of.
+    wait_until(lambda: bool(gc.collect() >= 0 and not worker._thread.is_alive()), 20)
     assert reference() is None
     kept, heard = RedisInvalidationBroadcaster(shared.url, shared.channel, key=KEY), Heard()
     reference = weakref.ref(kept)
