@@ -19,10 +19,10 @@ def gate_value(value: object) -> Any:
     """A number, text, bool, or list of these, as it is; None for NaN and everything else."""
     if isinstance(value, (bool, int)):
         return value
-    if isinstance(value, str):
-        return value if _well_formed(value) else None
     if isinstance(value, float):
         return value if value == value else None
+    if isinstance(value, str):
+        return value if value.isascii() or _well_formed(value) else None
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_item(one) for one in value] if len(value) <= MAX_ITEMS else None
     return _number(value)
@@ -58,15 +58,18 @@ def gate_params(values: Mapping[str, Any]) -> dict[str, Any]:
     """
     if len(values) > MAX_PARAMS:
         return {}
-    room = MAX_CHARACTERS - sum(len(name) for name in values)
-    if room < 0 or not all(_well_formed(name) for name in values):
+    room = MAX_CHARACTERS - sum(map(len, values))
+    if room < 0:
         return {}
     params: dict[str, Any] = {}
     for name, value in values.items():
+        if not (name.isascii() or _well_formed(name)):
+            return {}
         taken = gate_value(value)
-        needed = _characters(taken)
-        params[name] = taken if needed <= room else None
-        room -= needed if needed <= room else 0
+        if isinstance(taken, (str, list)):
+            needed = _characters(taken)
+            taken, room = (taken, room - needed) if needed <= room else (None, room)
+        params[name] = taken
     return params
 
 

@@ -18,6 +18,8 @@ log = logging.getLogger("kest.gate")
 
 TIMEOUT = 0.5
 CONNECT_TIMEOUT = 5.0
+DRIFT = 10_000  # clocks differ by less than one part in so many
+SET_BACK = 10_000_000  # microseconds: a clock that is this far behind was set back
 
 # Redis's own clock decides: those of its clients may be wrong, and differ. ARGV[1] is the time (in microseconds of that
 # clock) after which nobody waits for the answer any more: what would be done then is not done. A Redis that was paused
@@ -87,7 +89,8 @@ class RedisLink:
         self._lock = Lock()
         self._client: Any = None
         self._pid = 0
-        self._ahead: int | None = None  # microseconds by which Redis's clock is ahead of our monotonic one
+        # Microseconds by which Redis's clock is ahead of our monotonic one, and when that was learned.
+        self._ahead: tuple[int, int] | None = None
         try:
             self._make(self.timeout).close()
         except (ValueError, TypeError, AttributeError) as error:
@@ -138,7 +141,7 @@ class RedisLink:
             late: the script is good whenever it runs; otherwise Redis does nothing once nobody waits any more.
         """
         for _ in range(2):
-            deadline = "" if late or self._ahead is None else self._now() + round(self.timeout * 1e6)
+            deadline = "" if late else self._deadline()
             answer = self.call(lambda client, d=deadline: self._eval(client, script, keys, (d, *arguments)))
             self._learn(int(answer[0]))
             if len(answer) > 1:
@@ -165,11 +168,21 @@ class RedisLink:
         """Raise what an error of redis-py means here. Its message could quote what was sent (AUTH among it)."""
         raise GateStoreError(f"{self.what}: Redis did not do what was asked: {_named(error)}") from None
 
-    def _now(self) -> int:
-        return time.monotonic_ns() // 1000 + (self._ahead or 0)
+    def _deadline(self) -> int | str:
+        """When nobody waits any more, by Redis's clock; "" as long as that is unknown."""
+        if self._ahead is None:
+            return ""
+        return time.monotonic_ns() // 1000 + self._ahead[0] + round(self.timeout * 1e6)
 
     def _learn(self, redis_time: int) -> None:
-        self._ahead = redis_time - time.monotonic_ns() // 1000
+        """An answer was on its way for a while: of several estimates the highest is the best. Clocks drift a little, and
+        are set back at times."""
+        now = time.monotonic_ns() // 1000
+        ahead = redis_time - now
+        if self._ahead is not None:
+            known = self._ahead[0] - (now - self._ahead[1]) // DRIFT
+            ahead = known if known - SET_BACK < ahead < known else ahead
+        self._ahead = ahead, now
 
     # --- connections ---
 

@@ -90,8 +90,8 @@ return {now, 1}
 class RedisRateLimitStore:
     """Sliding windows in Redis, for the ``rate_store`` of the gates of all replicas. Any failure refuses the action.
 
-    A call costs one round trip to look and one to record, of the same cost however hot the key; a key takes at most some
-    400 bytes and expires with its window. An event counts for the length of the window, from 32 events on for up to a 32nd
+    A call costs one round trip to look and one to record, of the same cost however hot the key; a key takes less than
+    half a kilobyte and expires with its window. An event counts for the length of the window, from 32 events on for up to a 32nd
     longer, by Redis's clock. `close` belongs where the application shuts down.
 
     Args:

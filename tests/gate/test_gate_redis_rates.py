@@ -269,14 +269,30 @@ def test_an_answer_that_comes_too_late_is_asked_for_once_more(
 ) -> None:
     """Redis's clock may be set forward, or this machine sleep, between two calls."""
     one = LimitKey(b"k", 1, MINUTE)
+    link = store._link
     store.room([one])
-    assert store._link._ahead is not None
-    store._link._ahead -= 3600 * 10**6
+    assert link._ahead is not None
+    ahead, at = link._ahead
+    link._ahead = ahead - 3600 * 10**6, at
     assert store.record([one], enforce=True)
-    monkeypatch.setattr(store._link, "_learn", lambda redis_time: None)
-    store._link._ahead -= 3600 * 10**6
+    assert abs(link._ahead[0] - ahead) < 10**6
+    monkeypatch.setattr(link, "_learn", lambda redis_time: None)
+    link._ahead = ahead - 3600 * 10**6, at
     with pytest.raises(GateStoreError, match="too late"):
         store.room([one])
+
+
+def test_what_is_known_of_redis_clock(store: RedisRateLimitStore) -> None:
+    """Answers that arrive late tell less; a clock that was set back is believed."""
+    link = store._link
+    now = time.monotonic_ns() // 1000
+    link._ahead = 10**12, now
+    link._learn(10**12 + now - 400_000)
+    assert 10**12 - 100_000 < link._ahead[0] <= 10**12
+    link._learn(10**12 + now + 2 * 10**6)
+    assert link._ahead[0] > 10**12
+    link._learn(10**12 + now - 3600 * 10**6)
+    assert link._ahead[0] < 10**12 - 3000 * 10**6
 
 
 def test_threads_share_a_limit_exactly(store: RedisRateLimitStore, permitting: Make) -> None:
