@@ -165,5 +165,35 @@ def _large() -> list[Row]:
     return [row(f"{name}, longest call", [_longest(case)], at_most=100.0, unit="us") for name, case in cases.items()]
 
 
+def _as_engine(budget: Budget) -> list[Row]:
+    """A decorated call that a gate decides, against one whose decision (of the mock) is made anew each time, too."""
+    from kest.core import LocalEd25519Provider, MockPolicyEngine, Passport, configure, kest_verified
+    from kest.core.context import passport_var
+    from kest.core.decisions import decisions
+    from kest.gate import Gate
+
+    configure(identity=LocalEd25519Provider(seed=bytes(range(32))), clear=True)
+    ttl, decisions.ttl = decisions.ttl, 0.0
+    root = Passport()
+    parts: dict[str, Callable[[], float]] = {}
+    gate = Gate.from_dict({"policies": [_policy(0, True, "actions")]}, invariants=[("hard_cap", "amount", 50_000.0)])
+    for name, engine in (("gate", gate), ("mock", MockPolicyEngine())):
+
+        @kest_verified("issue_refund", engine=engine, agent="agent-bot", context_map={"amount": "amount"})
+        def refund(amount: float) -> float:
+            return amount
+
+        def call(refund: Callable[[float], float] = refund) -> None:
+            passport_var.set(root)
+            refund(500.0)
+
+        parts[name] = lambda call=call: nanoseconds(call, 100)  # type: ignore[misc]
+    measured = rounds_of(parts, budget.rounds(60, 12))
+    decisions.ttl = ttl
+    title = "decorated call, a gate decides / Mock, both asked each time"
+    note = f"{statistics.median(measured['gate']) / 1e3:.0f} us"
+    return [row(title, ratios(measured, "gate", "mock"), at_most=1.6, note=note)]
+
+
 def measure(budget: Budget) -> list[Row]:
-    return [*_speed(budget), _hot(budget), *_memory(), *_large()]
+    return [*_speed(budget), _hot(budget), *_memory(), *_large(), *_as_engine(budget)]

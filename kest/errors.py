@@ -14,6 +14,7 @@ __all__ = [
     "GateInputError",
     "GatePolicyError",
     "GateRequestError",
+    "GateStoreError",
     "IdentityError",
     "Invalidated",
     "JSONSyntaxError",
@@ -54,6 +55,7 @@ class PolicyDeniedError(KestError, PermissionError):
         tier: ``enterprise``, ``platform``, ``app`` or ``function``.
         entry_id: the UUIDv7 that the call would have had as an entry.
         operation: the operation that was denied.
+        code: the kind of denial where the engine tells kinds apart (a gate's ``INVARIANT_VIOLATION``); "" otherwise.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class PolicyDeniedError(KestError, PermissionError):
         tier: str = "function",
         entry_id: str = "",
         operation: str = "",
+        code: str = "",
     ) -> None:
         super().__init__(f"policy {policy!r} ({tier}) denied operation {operation!r}: {reason}")
         self.policy = policy
@@ -71,6 +74,7 @@ class PolicyDeniedError(KestError, PermissionError):
         self.tier = tier
         self.entry_id = entry_id
         self.operation = operation
+        self.code = code
 
 
 class PolicyEngineError(KestError):
@@ -167,6 +171,10 @@ class GatePolicyError(GateError, ValueError):
     def __init__(self, message: str, path: str = "", *, whole: bool = False) -> None:
         super().__init__(f"{path}: {message}" if path and not whole else message)
         self.path = path
+
+
+class GateStoreError(GateError):
+    """A store or broadcaster that gates share did not do what was asked, or not in time. Gates refuse the action."""
 
 
 class Refused(GateError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -189,3 +190,16 @@ def run_example(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str
         return done
 
     return run
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """A redis-server of this session's own."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    from kest_services.processes import Processes
+    from kest_services.redis import Redis
+
+    folder = tmp_path_factory.mktemp("redis")
+    with Processes(folder) as processes, Redis(processes, folder / "data", limit=0) as server:
+        yield SimpleNamespace(port=server.port, url=server.url)

@@ -280,13 +280,14 @@ class Call:
     def _decide(self, engine: Any, arguments: dict[str, Any], resource_id: str | None, attributes: Any) -> Asking:
         plan = self.plan
         mapped = plan.mapped(arguments) if plan.context_map else {}
+        remember = decisions.ttl > 0 and getattr(engine, "stateful", False) is not True
         question = None  # the canonical digest of everything a policy can see, worked out once
         for tier in self.tiers.tiers:
             key = None
             generation = decisions.generation
-            if question is None and (decisions.ttl > 0 or mapped or attributes):
+            if question is None and (remember or mapped or attributes):
                 question = self._digest(mapped, resource_id, attributes)  # also refuses what policy cannot be given
-            if decisions.ttl > 0 and question is not None:
+            if remember and question is not None:
                 key = (id(engine), tier.name, tier.policies, tier.deviations, question)
                 known = decisions.get(key)
                 if known is not None:
@@ -413,7 +414,12 @@ class Call:
         if self.span is not None:
             self._annotate(allowed=False)
         denied = PolicyDeniedError(
-            policy, reason, tier=tier.name, entry_id=self.entry_id, operation=self.plan.operation
+            policy,
+            reason,
+            tier=tier.name,
+            entry_id=self.entry_id,
+            operation=self.plan.operation,
+            code=decision.code,
         )
         if self.settings.audit is not None:
             yield from self._record_denial(policy, tier.name, reason, denied)

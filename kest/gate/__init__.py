@@ -6,7 +6,7 @@ Policies, session state, drift and invariants are evaluated in C; what no policy
 from __future__ import annotations
 
 from kest._kestcore import ActionContext, InMemoryRateLimitStore, InMemorySessionStore, Verdict, gate_register
-from kest.errors import GateError, GateInputError, GatePolicyError, Invalidated, Refused
+from kest.errors import GateError, GateInputError, GatePolicyError, GateStoreError, Invalidated, Refused
 from kest.gate.context import DeviceFingerprint, GeoLocation, context_from_record, context_to_record
 from kest.gate.explain import Explanation
 from kest.gate.gate import Gate, PermitSigner
@@ -23,7 +23,11 @@ from kest.gate.invariants import Invariant
 from kest.gate.permit import PermitToken
 from kest.gate.policies import Policies, Policy
 from kest.gate.reasons import reason as _reason
+from kest.gate.redis_broadcaster import RedisInvalidationBroadcaster
+from kest.gate.redis_rates import RedisRateLimitStore
+from kest.gate.redis_sessions import RedisSessionStore
 from kest.gate.stores import LimitKey, RateLimitStore, SessionState, SessionStore
+from kest.gate.subscription import InvalidationSubscription
 
 __all__ = [
     "ActionContext",
@@ -33,6 +37,7 @@ __all__ = [
     "GateError",
     "GateInputError",
     "GatePolicyError",
+    "GateStoreError",
     "GeoLocation",
     "InMemoryInvalidationBroadcaster",
     "InMemoryRateLimitStore",
@@ -41,6 +46,7 @@ __all__ = [
     "InvalidationBroadcaster",
     "InvalidationListenerHandle",
     "InvalidationScope",
+    "InvalidationSubscription",
     "InvalidationTarget",
     "Invariant",
     "LimitKey",
@@ -49,6 +55,9 @@ __all__ = [
     "Policies",
     "Policy",
     "RateLimitStore",
+    "RedisInvalidationBroadcaster",
+    "RedisRateLimitStore",
+    "RedisSessionStore",
     "Refused",
     "SessionState",
     "SessionStore",

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from kest._kestcore import ActionContext, GateCore, InMemoryRateLimitStore, InMemorySessionStore, Verdict
 from kest.errors import GateInputError
@@ -21,6 +21,7 @@ from kest.gate.stores import RateLimitStore, SessionStore, evaluate_elsewhere
 from kest.locks import Lock
 
 if TYPE_CHECKING:
+    from kest.gate.as_engine import GateEngine
     from kest.gate.explain import Explanation
     from kest.gate.permit import PermitToken
     from kest.gate.watch import PolicyWatch
@@ -112,6 +113,7 @@ class Gate:
         self._decide: Callable[[ActionContext], Verdict] = (
             self._decide_at_length if self._waits or self._observing else self._core.evaluate
         )
+        self._engine: GateEngine | None = None
         if self._broadcaster is not None:
             attach_weakly(self._broadcaster, self, "_heard")
 
@@ -182,13 +184,24 @@ class Gate:
 
         return explain(self._core, self._policies, context)
 
+    stateful: ClassVar[bool] = True  # as a policy engine: see kest.core.engine.base.PolicyEngine
+
+    def as_policy_engine(self) -> GateEngine:
+        """This gate as the engine of decorated calls; ``engine=gate`` does the same."""
+        if self._engine is None:
+            from kest.gate.as_engine import GateEngine
+
+            self._engine = GateEngine(self)
+        return self._engine
+
     def _decide_at_length(self, context: ActionContext) -> Verdict:
         if self._rates is None and self._sessions is None:
             verdict = self._approved(self._core.evaluate(context))
         else:
             verdict = evaluate_elsewhere(
-                self._core, context, self._rates, self._sessions, self._observing, self._approved
-            )
+                self._core, context, self._rates, self._sessions, self._observing, self._approved,
+                self._local_sessions, self._settings.max_session_actions,
+            )  # fmt: skip
         if self._observing:
             self._log_observed(verdict)
         elif verdict.is_invalidate:
@@ -224,9 +237,13 @@ class Gate:
     ) -> None:
         """End a session, or refuse a principal or role from now on; here, and wherever the broadcaster reaches."""
         scope = checked_scope(kind, id, reason, evaluator)
-        self.session_store.invalidate(scope.target_id, scope.target_kind)
-        if self._broadcaster is not None:
-            self._broadcaster.publish(*scope.target, scope.reason, scope.evaluator)
+        self._local_sessions.invalidate(scope.target_id, scope.target_kind)  # whatever becomes of the rest
+        try:
+            if self._sessions is not None:
+                self._sessions.invalidate(scope.target_id, scope.target_kind)
+        finally:
+            if self._broadcaster is not None:
+                self._broadcaster.publish(*scope.target, scope.reason, scope.evaluator)
 
     def _publish(self, verdict: Verdict) -> None:
         """Best effort: the verdict stands whether anybody hears of it or not."""
@@ -238,8 +255,7 @@ class Gate:
             log.exception("an invalidation could not be broadcast")
 
     def _heard(self, scope: InvalidationScope) -> None:
-        if self._sessions is None:
-            self._local_sessions.invalidate(scope.target_id, scope.target_kind)
+        self._local_sessions.invalidate(scope.target_id, scope.target_kind)
 
     def sweep(self) -> int:
         """Forget counters and sessions of the stores in memory that have expired; returns how many. Evaluations forget a

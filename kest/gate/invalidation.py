@@ -10,10 +10,13 @@ import threading
 import uuid
 import weakref
 from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple, Protocol, final, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, final, runtime_checkable
 
 from kest.errors import GateInputError
 from kest.locks import Lock
+
+if TYPE_CHECKING:
+    from kest.gate.subscription import InvalidationSubscription
 
 __all__ = [
     "InMemoryInvalidationBroadcaster", "InvalidationBroadcaster", "InvalidationListenerHandle", "InvalidationScope",
@@ -113,7 +116,7 @@ class InMemoryInvalidationBroadcaster:
 
     def attach(self, deliver: Deliver, /) -> Callable[[], None]:
         """Call ``deliver`` for each invalidation from now on; returns what ends that."""
-        counted = isinstance(getattr(deliver, "__self__", None), _Listener)
+        counted = is_listener(deliver)
         with self._lock:
             self._deliveries = (*self._deliveries, deliver)
             self._listeners += counted
@@ -126,12 +129,25 @@ class InMemoryInvalidationBroadcaster:
 
         return detach
 
+    def subscribe(self) -> InvalidationSubscription:
+        """The same for async code: ``async with broadcaster.subscribe() as events: async for scope in events: ...``"""
+        from kest.gate.subscription import InvalidationSubscription
+
+        return InvalidationSubscription(self)
+
+
+def is_listener(deliver: Deliver) -> bool:
+    """Whether it is for code of the application, and not for a gate."""
+    return getattr(getattr(deliver, "__self__", None), "listens", False) is True
+
 
 class _Listener:
     """A thread that calls back for each invalidation, in order. Invalidations of one target that wait are one.
 
     The thread belongs to one process; in the child of a fork another one is started when there is something to do.
     """
+
+    listens = True
 
     def __init__(self, callback: Callback, loop: asyncio.AbstractEventLoop | None) -> None:
         self.callback = callback

@@ -52,6 +52,18 @@ class Policies:
                 _add_condition(state, condition)
         return state.hexdigest()
 
+    @cached_property
+    def fields(self) -> frozenset[str]:
+        """Names of the parameters that conditions ask about."""
+        found: set[str] = set()
+        waiting = [condition for policy in self.policies for condition in policy.conditions]
+        while waiting:
+            condition = waiting.pop()
+            waiting += condition.parts
+            if (field := condition.arguments.get("field")) is not None:
+                found.add(field)
+        return frozenset(found)
+
     def __len__(self) -> int:
         return len(self.policies)
 

@@ -10,7 +10,7 @@ from kest.gate.invariants import Invariant
 if TYPE_CHECKING:
     from kest._kestcore import Verdict
 
-__all__ = ["GateSettings", "reason", "refusal", "shown", "span"]
+__all__ = ["GateSettings", "reason", "refusal", "session_cap_reason", "shown", "span"]
 
 MAX_SHOWN = 120
 MAX_AGE = 14_400
@@ -49,6 +49,11 @@ def _addresses(verdict: Verdict) -> str:
 def _limit(verdict: Verdict, item: object) -> str:
     most, seconds = item if isinstance(item, tuple) else (0, 0)
     return f"rate limit of policy {shown(verdict.policy or '')} exceeded: at most {most} per {span(seconds)}"
+
+
+def session_cap_reason(most: int | None) -> str:
+    """A session has had its actions."""
+    return f"invariant 'max_session_actions' violated: maximum {most} actions per session"
 
 
 def reason(verdict: Verdict) -> str:
@@ -91,8 +96,7 @@ def reason(verdict: Verdict) -> str:
             where = f"parameter {shown(invariant.field)} must be {invariant.rule}"
             return f"invariant {shown(invariant.name)} violated: {where}"
         case "session_cap":
-            most = settings.max_session_actions
-            return f"invariant 'max_session_actions' violated: maximum {most} actions per session"
+            return session_cap_reason(settings.max_session_actions)
     return name
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from kest._kestcore import ActionContext, GateCore, InMemoryRateLimitStore, InMemorySessionStore, Verdict
+from kest.gate.reasons import session_cap_reason
 
 if TYPE_CHECKING:
     from kest.gate.context import GeoLocation
@@ -69,8 +70,9 @@ class SessionStore(Protocol):
         """The context's session, and whether its session, principal or roles were invalidated."""
         ...
 
-    def permitted(self, context: ActionContext, *, count: bool) -> None:
-        """An action was permitted: opens its session if need be, and counts it if ``count``."""
+    def permitted(self, context: ActionContext, *, count: bool, most: int | None = None) -> bool | None:
+        """An action was permitted: opens its session if need be, and counts it if ``count``. False, and nothing counted:
+        ``most`` have been counted already, by actions at the same time."""
         ...
 
     def invalidate(self, id: str, kind: str = "session", /) -> None:
@@ -96,11 +98,14 @@ def evaluate_elsewhere(
     sessions: SessionStore | None,
     observing: bool,
     approve: Approve,
+    here: InMemorySessionStore,
+    most: int | None = None,
 ) -> Verdict:
     """Evaluate with one or both stores elsewhere (None: the one in memory). ``approve`` sees a permit before it is
-    recorded elsewhere, and may turn it into a refusal."""
+    recorded elsewhere, and may turn it into a refusal. ``here`` knows the invalidations that this process was told of;
+    ``most`` is the number of actions that a session may have."""
     try:
-        known: Any = ... if sessions is None else sessions.look(context)
+        known: Any = ... if sessions is None else _heard_of(here, context) or sessions.look(context)
     except Exception:
         return _unavailable(core, context, "session")
     if rates is None:
@@ -109,15 +114,47 @@ def evaluate_elsewhere(
         verdict = _with_rates(core, context, rates, known, observing, approve)
     shown = verdict.observed or verdict
     if sessions is not None and shown.kind != "refuse":
-        try:
-            if shown.is_permit:
-                sessions.permitted(context, count=not observing)
-            elif context.session_id is not None and not observing:
-                sessions.invalidate(context.session_id)
-        except Exception:
-            log.exception("the session store failed")
-            if shown.is_permit and not observing:
-                return verdict._refused("gate", "SESSION_INVALID", "session store unavailable")
+        return _with_session(core, context, sessions, verdict, shown, observing, here, most)
+    return verdict
+
+
+def _heard_of(here: InMemorySessionStore, context: ActionContext) -> SessionState | None:
+    if not here.len:
+        return None
+    session = context.session_id
+    if session is not None and here.is_invalidated(session):
+        return SessionState(revoked=REVOKED["session"])
+    if here.is_invalidated(context.principal_id, "principal"):
+        return SessionState(revoked=REVOKED["principal"])
+    over = any(here.is_invalidated(role, "role") for role in context.roles)
+    return SessionState(revoked=REVOKED["role"]) if over else None
+
+
+def _with_session(
+    core: GateCore,
+    context: ActionContext,
+    sessions: SessionStore,
+    verdict: Verdict,
+    shown: Verdict,
+    observing: bool,
+    here: InMemorySessionStore,
+    most: int | None,
+) -> Verdict:
+    """What follows from the verdict for a session that is kept elsewhere."""
+    try:
+        if shown.is_permit:
+            if sessions.permitted(context, count=not observing, most=None if observing else most) is not False:
+                return verdict
+            core.take_back(verdict)
+            return verdict._refused("invariants", "INVARIANT_VIOLATION", session_cap_reason(most))
+        if context.session_id is not None and not observing:
+            here.invalidate(context.session_id)  # whatever becomes of the store
+            sessions.invalidate(context.session_id)
+    except Exception:
+        log.exception("the session store failed")
+        if shown.is_permit and not observing:
+            core.take_back(verdict)
+            return verdict._refused("gate", "SESSION_INVALID", "session store unavailable")
     return verdict
 
 
@@ -125,9 +162,15 @@ def _with_rates(
     core: GateCore, context: ActionContext, rates: RateLimitStore, known: Any, observing: bool, approve: Approve
 ) -> Verdict:
     answers: dict[int, bool] = {}
-    limits = core.policies.limits
+    policies = core.policies
+    limits = policies.limits
     while True:
         verdict, needed, consulted = core.evaluate_with(context, known, answers)
+        if core.policies is not policies:  # reloaded meanwhile: the numbers of limits are others now
+            policies = core.policies
+            limits = policies.limits
+            answers.clear()
+            continue
         if not needed:
             break
         keys = [limit_key(context, limits[number]) for number in needed]
@@ -140,9 +183,9 @@ def _with_rates(
     verdict = approve(verdict)
     if observing or not consulted:
         return verdict
-    counted = [number for number in consulted if verdict.is_permit or limits[number][3]]
+    counted = _counters(context, [limits[number] for number in consulted if verdict.is_permit or limits[number][3]])
     try:
-        if counted and not rates.record([limit_key(context, limits[n]) for n in counted], enforce=verdict.is_permit):
+        if counted and not rates.record(counted, enforce=verdict.is_permit):
             core.take_back(verdict)
             return verdict._refused("policy", "RATE_LIMIT_EXCEEDED", "rate limit exceeded by calls at the same time")
     except Exception:
@@ -151,6 +194,17 @@ def _with_rates(
             core.take_back(verdict)
             return verdict._refused("policy", "POLICY_DENIED", "rate-limit backend unavailable")
     return verdict
+
+
+def _counters(context: ActionContext, limits: list[tuple[str, int, int, bool]]) -> list[LimitKey]:
+    """Each counter once: two limits of one policy over the same window share theirs, and the lower one binds."""
+    keys: dict[tuple[bytes, int], LimitKey] = {}
+    for limit in limits:
+        key = limit_key(context, limit)
+        known = keys.get((key.key, key.window_ns))
+        if known is None or key.most < known.most:
+            keys[key.key, key.window_ns] = key
+    return list(keys.values())
 
 
 def _unavailable(core: GateCore, context: ActionContext, what: str) -> Verdict:

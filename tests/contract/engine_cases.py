@@ -161,7 +161,7 @@ def test_eight_threads(engine: PolicyEngine) -> None:
 
     def work(thread: int) -> None:
         step = 0
-        while time.monotonic() < until:
+        while step < 2 or time.monotonic() < until:  # also where another thread has the time to itself
             step += 1
             trust, tainted = (80, 10)[(step + thread) % 2], step % 3 == 0
             given = context(trust_score=trust, taints=["contains_pii"] if tainted else [], args={"n": thread})
@@ -176,7 +176,7 @@ def test_eight_threads(engine: PolicyEngine) -> None:
     for thread in threads:
         thread.join()
     assert not wrong
-    assert min(decided) > 0
+    assert min(decided) > 1
 
 
 async def test_many_tasks_on_one_loop(engine: PolicyEngine) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import verified_permissions
 
 from kest.core.engine import AVPPolicyEngine, CedarLocalEngine, PolicyEngine, RegoLocalEngine
+from kest.gate import Gate
 
 # name -> (Rego rule bodies under package contract.<name>, Cedar condition). Each allows under the same circumstances.
 POLICIES: dict[str, tuple[str, str]] = {
@@ -48,6 +49,34 @@ PYTHON: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "escaped": lambda given: given["args"].get("city") == "é/",
     "nul": lambda given: given["args"].get("city") == "a\0b",
 }
+
+
+# And once as policies of a gate, where the name is the action, and facts are parameters.
+_CITY = {"tokyo": '東京 é😀 "q" \\', "escaped": "é/", "nul": "a\0b"}
+GATE: dict[str, list[dict[str, Any]]] = {
+    "always": [],
+    "undefined": [{"param_equals": {"field": "no_such_member", "value": 1}}],
+    "trusted": [{"trust_min": 70}],
+    "untainted": [{"taint_absent": "contains_pii"}],
+    "sensitive": [
+        {"param_equals": {"field": "object.level.name", "value": "high"}},
+        {"param_equals": {"field": "subject.user", "value": "alice"}},
+    ],
+    "anonymous": [{"param_equals": {"field": "subject.user", "value": ""}}],
+    **{name: [{"param_equals": {"field": "city", "value": city}}] for name, city in _CITY.items()},
+    "exact": [  # between two neighbouring doubles there is one integer
+        {"not": {"param_max": {"field": "n", "max": 2**53}}},
+        {"not": {"param_min": {"field": "n", "min": 2**53 + 2}}},
+    ],
+}
+
+
+def gate() -> PolicyEngine:
+    policies = [
+        {"name": name, "effect": "permit", "conditions": [{"action": f"contract/{name}"}, *conditions]}
+        for name, conditions in GATE.items()
+    ]
+    return Gate.from_dict({"policies": policies}).as_policy_engine()
 
 
 class OwnEngine(PolicyEngine):
@@ -117,6 +146,7 @@ FACTORIES: dict[str, tuple[str, Callable[[], PolicyEngine]]] = {
     "rego-regopy": ("regopy", _rego("regopy")),
     "cedar-named": ("cedarpy", lambda: CedarLocalEngine(CEDAR)),
     "avp": ("boto3", lambda: AVPPolicyEngine("ps-1", client=verified_permissions.client("\n".join(CEDAR.values())))),
+    "gate": ("kest", gate),
     "own": ("abc", OwnEngine),
     "own-inline": ("abc", OwnInlineEngine),
     "cedar-one-set": ("cedarpy", lambda: CedarLocalEngine(list(CEDAR.values()))),

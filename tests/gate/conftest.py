@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
+import signal
 import sys
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from kest_services.processes import Processes
+from kest_services.redis import Redis
 
 from kest.gate import ActionContext, Gate
 
@@ -81,3 +88,56 @@ def bearer(login: Path) -> Callable[..., str]:
         return jwt.encode({**claims, "roles": [*roles]}, key, "EdDSA", {"kid": kid, "typ": "at+jwt"})
 
     return token
+
+
+@pytest.fixture
+def shared(redis_server: SimpleNamespace) -> Iterator[SimpleNamespace]:
+    """The session's Redis, with names for this test alone, and a client that looks behind the scenes."""
+    redis = pytest.importorskip("redis", reason="redis-py is not installed")
+    with redis.Redis(port=redis_server.port) as client:
+        name = f"t:{uuid.uuid4()}:"
+        yield SimpleNamespace(url=redis_server.url, port=redis_server.port, prefix=name, channel=name, client=client)
+
+
+@pytest.fixture
+def closing() -> Iterator[Callable[[Any], Any]]:
+    """Closes what it is given when the test ends."""
+    with ExitStack() as stack:
+
+        def keep(one: Any) -> Any:
+            stack.callback(one.close)
+            return one
+
+        yield keep
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[Callable[..., Redis]]:
+    """Starts servers that a test may stop, kill and flush."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    pytest.importorskip("redis", reason="redis-py is not installed")
+    with Processes(tmp_path) as processes:
+
+        def start(**options: Any) -> Redis:
+            server = Redis(processes, tmp_path / f"redis-{uuid.uuid4()}", **options)
+            server.start()
+            return server
+
+        yield start
+
+
+@pytest.fixture
+def stopped() -> Callable[..., Any]:
+    """A context in which a server (or another process) does not run, though it exists."""
+
+    @contextmanager
+    def stop(server: Any) -> Iterator[None]:
+        process = getattr(server, "running", server)
+        process.end(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.end(signal.SIGCONT)
+
+    return stop

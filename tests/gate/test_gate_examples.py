@@ -54,7 +54,8 @@ def test_refunds(login: Path, bearer: Make, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_documented_gate_of_an_mcp_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (ROOT / "docs/gate.md").read_text("utf-8").partition("# Before the tools of an MCP server")[2]
+    text = (ROOT / "docs/gate.md").read_text("utf-8").partition("## Before the tools of an MCP server")[2]
+    text = text.partition("\n## ")[0]
     (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     Path("policies.toml").write_text((ROOT / "examples/gate/policies.toml").read_text("utf-8"), "utf-8")

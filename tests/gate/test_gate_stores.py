@@ -6,7 +6,17 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from kest.gate import ActionContext, Gate, LimitKey, RateLimitStore, SessionState, SessionStore
+import pytest
+
+from kest.gate import (
+    ActionContext,
+    Gate,
+    InMemoryInvalidationBroadcaster,
+    LimitKey,
+    RateLimitStore,
+    SessionState,
+    SessionStore,
+)
 
 Make = Callable[..., Any]
 
@@ -57,7 +67,7 @@ class DictSessions:
             return SessionState(revoked=1)
         return self.open.get(context.session_id or "")
 
-    def permitted(self, context: ActionContext, *, count: bool) -> None:
+    def permitted(self, context: ActionContext, *, count: bool, most: int | None = None) -> None:
         self.fail("permitted")
         if context.session_id:
             state = self.open.get(context.session_id, SessionState(True, ip=context.ip, geo=context.current_geo))
@@ -210,3 +220,56 @@ def test_observing_with_stores_elsewhere_changes_nothing(permitting: Make, conte
     verdict = gate.evaluate(context(session_id="s", ip="1.1.1.1"))
     assert verdict.is_permit
     assert verdict.observed.is_refuse
+
+
+def test_two_limits_over_one_window_share_a_counter(permitting: Make, context: Make) -> None:
+    store = ListedRates()
+    gate = permitting(limit(3), limit(2), rate_store=store)
+    assert [gate.evaluate(context()).is_permit for _ in range(3)] == [True, True, False]
+    assert [len(times) for times in store.events.values()] == [2]
+
+
+def test_policies_reloaded_while_the_store_is_asked(permitting: Make, context: Make) -> None:
+    """The numbers by which limits are asked about are those of one set of policies."""
+
+    class Reloading(ListedRates):
+        gate: Gate | None = None
+
+        def room(self, limits: Sequence[LimitKey]) -> list[bool]:
+            if (gate := self.gate) is not None:
+                self.gate = None
+                gate.reload({"policies": [{"name": "q", "effect": "permit", "conditions": [limit(0)]}]})
+            return super().room(limits)
+
+    store = Reloading()
+    store.gate = gate = permitting(limit(5), limit(4, window="5s"), rate_store=store)
+    assert gate.evaluate(context()).code == "RATE_LIMIT_EXCEEDED"
+
+
+def test_what_was_heard_is_refused_whatever_the_store_says(permitting: Make, context: Make) -> None:
+    """An invalidation that was published by somebody who has no store, or while the store was down."""
+    broadcaster = InMemoryInvalidationBroadcaster()
+    store = DictSessions()
+    gate = permitting(session_store=store, broadcaster=broadcaster)
+    assert gate.evaluate(context(session_id="s", roles=["clerk"])).is_permit
+    broadcaster.publish("role", "clerk", "all of them")
+    assert gate.evaluate(context(session_id="s", roles=["clerk"])).reason == "a role of the principal was invalidated"
+    store.broken = "invalidate"
+    for target in (("s", "session"), ("bob", "principal")):
+        with pytest.raises(ConnectionError):
+            gate.invalidate(*target)
+    assert gate.evaluate(context(session_id="s")).code == "SESSION_INVALID"
+    assert gate.evaluate(context(principal_id="bob")).reason == "principal was invalidated"
+    assert gate.evaluate(context()).is_permit
+
+
+def test_a_session_at_its_cap_by_calls_at_the_same_time(permitting: Make, context: Make) -> None:
+    class Full(DictSessions):
+        def permitted(self, context: ActionContext, *, count: bool, most: int | None = None) -> bool:
+            return most != 3
+
+    gate = permitting(limit(1), session_store=Full(), max_session_actions=3)
+    for _ in range(2):
+        verdict = gate.evaluate(context(session_id="s"))
+        assert (verdict.code, verdict.evaluator) == ("INVARIANT_VIOLATION", "invariants"), "no quota was consumed"
+    assert verdict.reason == "invariant 'max_session_actions' violated: maximum 3 actions per session"

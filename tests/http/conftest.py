@@ -1,15 +1,10 @@
-"""Kest configured for services in this process, and a real Redis."""
+"""Kest configured for services in this process."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from kest_services.processes import Processes
-from kest_services.redis import Redis
 
 
 @pytest.fixture(autouse=True)
@@ -41,13 +36,3 @@ def allowed(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("KEST_POLICY_CACHE_TTL", "0")
     configure(engine=engine, identity=ALICE)
     return engine
-
-
-@pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
-    """A redis-server of this session's own."""
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
-    folder = tmp_path_factory.mktemp("redis")
-    with Processes(folder) as processes, Redis(processes, folder / "data", limit=0) as server:
-        yield SimpleNamespace(port=server.port, url=server.url)

@@ -41,6 +41,7 @@ __all__ = [
     "DecidingEngine",
     "Decision",
     "PolicyEngine",
+    "as_engine",
     "decide",
     "decide_async",
     "refuse_names",
@@ -67,6 +68,7 @@ class Decision:
             the record of a denial.
         evidence: those of them that lead to records which the engine's operator keeps (OPA decision ids, bundle
             revisions). Also in the signed entry, as the label ``kest.decision``, so keep them few and short.
+        code: the kind of denial, where the engine tells kinds apart (a gate's ``RATE_LIMIT_EXCEEDED``); "" otherwise.
     """
 
     allowed: bool
@@ -74,6 +76,7 @@ class Decision:
     policy: str | None = None
     ids: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
+    code: str = ""
 
 
 ALLOWED = Decision(True)
@@ -99,6 +102,10 @@ class PolicyEngine(ABC):
 
     in_process: bool = False
     """True when :meth:`evaluate` never blocks on IO and may be called inline on an event loop."""
+
+    stateful: bool = False
+    """True when the answer depends on what was asked before (quotas, sessions): every call is then asked about, and no
+    decision remembered."""
 
     _sync_route: ClassVar[str] = "evaluate"
     _async_route: ClassVar[str] = "evaluate"
@@ -168,6 +175,12 @@ class DecidingEngine(PolicyEngine):
         return self.decide(entry_id, policy_names, context).allowed is True
 
 
+def as_engine(engine: Any) -> Any:
+    """The engine itself; of what is something else in the first place (a `Gate`), what its ``as_policy_engine`` makes."""
+    make = None if isinstance(engine, PolicyEngine) else getattr(type(engine), "as_policy_engine", None)
+    return engine if make is None else make(engine)
+
+
 def _route(engine: object, route: str) -> str:
     """``evaluate`` if somebody replaced it on this very instance (monkeypatching), else the class's route."""
     try:
@@ -187,6 +200,7 @@ def decide(engine: object, entry_id: str, policy_names: Sequence[str], context: 
     if isinstance(policy_names, str):
         return _NAMES_ARE_TEXT
     try:
+        engine = as_engine(engine)
         if isinstance(engine, PolicyEngine):
             answer = getattr(engine, _route(engine, engine._sync_route))(entry_id, policy_names, context)
         else:
@@ -215,6 +229,7 @@ async def decide_async(
         return _NO_POLICIES
     if isinstance(policy_names, str):
         return _NAMES_ARE_TEXT
+    engine = as_engine(engine)
     name = _async_method(engine)
     if not name.startswith("async_"):
         if getattr(type(engine), "in_process", False) is True or (

@@ -1,4 +1,4 @@
-"""Redis, as Debian has it: everything in memory."""
+"""Redis, as Debian has it: everything in memory, and in a log on disk if asked for."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ class Redis(Service):
     Args:
         password: what clients must know; "" lets everybody in.
         limit: bytes of data that it holds at most; 0 for no limit.
+        durable: every write is on disk before it is answered.
     """
 
     name = "redis"
 
-    def __init__(self, processes: Processes, folder: Path, *, password: str = "", limit: int = 64 << 20) -> None:
+    def __init__(
+        self, processes: Processes, folder: Path, *, password: str = "", limit: int = 64 << 20, durable: bool = False
+    ) -> None:
         super().__init__(processes, folder)
-        self._password, self._limit = password, limit
+        self._password, self._limit, self._durable = password, limit, durable
         if shutil.which("redis-server") is None:
             raise NotBuiltError("redis-server is not installed (on Debian: apt-get install redis-server)")
 
@@ -42,7 +45,8 @@ class Redis(Service):
     def started(self, process: Process) -> None:
         # On standard input, so that the password is in no argument list.
         lines = [
-            f'bind 127.0.0.1\nport {self.port}\nsave ""\nappendonly no\n',
+            f'bind 127.0.0.1\nport {self.port}\nsave ""\n',
+            "appendonly yes\nappendfsync always\n" if self._durable else "appendonly no\n",
             f'dir "{self.folder}"\nmaxmemory {self._limit}\n',
             f"requirepass {self._password}\n" if self._password else "",
         ]
