@@ -294,7 +294,10 @@ def test_aead_and_vault() -> None:
 
 def test_xchacha_of_the_draft() -> None:
     """draft-irtf-cfrg-xchacha-03, appendix A.3.1."""
-    message = b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it."
+    message = (
+        b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen "
+        b"would be it."
+    )
     key, nonce = bytes(range(0x80, 0xA0)), bytes(range(0x40, 0x58))
     sealed = aead_seal(key, nonce, message, bytes.fromhex("50515253c0c1c2c3c4c5c6c7"))
     assert sealed[:16].hex() == "bd6d179d3e83d43b9576579493c0e939"
