@@ -1,4 +1,4 @@
-"""Writes tests/vectors/gate/*.json: ``python -m reference.make_signed_vectors`` in the folder tests.
+"""Writes tests/vectors/gate/*.json: ``python -m differential.make_signed_vectors`` in the folder tests.
 
 Keys come from fixed seeds and times stand still. Signatures are hedged (FIPS 204), encapsulations and salts are random, so a
 new run writes other bytes that mean the same; the tests read what is written there.
