@@ -14,6 +14,7 @@ from benchmarks.measure import Budget, Row
 
 SUBJECTS = (
     "sign", "calls", "engines", "verify", "lock", "packing", "edge", "serving", "latency", "memory", "startup", "gate",
+    "permits",
 )  # fmt: skip
 FULL, QUICK, AGAIN = 1.0, 0.2, 1.5
 

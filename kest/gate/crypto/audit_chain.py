@@ -17,8 +17,10 @@ from kest.gate.crypto.audit_format import (
     Mode,
     Seal,
     entry_body,
+    join_lines,
     line_bytes,
     make_seal,
+    split_lines,
 )
 from kest.gate.crypto.audit_verify import verify_lines, verify_segments
 from kest.gate.crypto.bundles import PublicKeyBundle
@@ -62,7 +64,7 @@ class SignedAuditChain:
             AuditChainError: it does not verify.
         """
         chain = cls(keypair, hybrid)
-        length, head = verify_lines(data, keypair.public_keys(), hybrid, checkpoint)
+        length, head = verify_lines(split_lines(data), keypair.public_keys(), hybrid, checkpoint)
         chain._base, chain._anchor = length, head
         return chain
 
@@ -162,13 +164,13 @@ class SignedAuditChain:
             AuditChainError: it does not verify, or part of it was pruned (verify the segments then).
         """
         with self._lock:
-            data, base = b"\n".join(self._lines), self._base
+            lines, base = list(self._lines), self._base
         if base:
             raise AuditChainError(
                 "audit chain verification failed: full-chain verification expects the chain to start at index 0, "
                 f"got {base}: verify its segments with verify_jsonl_segments"
             )
-        verify_lines(data, bundle, self.is_hybrid)
+        verify_lines(lines, bundle, self.is_hybrid)
 
     @staticmethod
     def verify_jsonl(
@@ -185,7 +187,7 @@ class SignedAuditChain:
         Raises:
             AuditChainError: (a ValueError) naming the first entry that is wrong; its ``kind`` says what happened.
         """
-        return verify_lines(data, bundle, hybrid, checkpoint)[0]
+        return verify_lines(split_lines(data), bundle, hybrid, checkpoint)[0]
 
     @staticmethod
     def verify_jsonl_segments(
@@ -212,7 +214,7 @@ class SignedAuditChain:
     def export_jsonl(self) -> bytes:
         """The entries that are here as JSON lines."""
         with self._lock:
-            return b"".join(line + b"\n" for line in self._lines)
+            return join_lines(self._lines)
 
     def entries_since_jsonl(self, index: int) -> bytes:
         """The entries from an index on; empty beyond the end.
@@ -225,7 +227,7 @@ class SignedAuditChain:
         with self._lock:
             if index < self._base:
                 raise GateInputError(f"entries before {self._base} were pruned; {index} is not here any more")
-            return b"".join(line + b"\n" for line in self._lines[index - self._base :])
+            return join_lines(self._lines[index - self._base :])
 
     def prune_before(self, index: int) -> int:
         """Forget the entries before an index, which somebody has stored; returns how many. The chain goes on as before."""
@@ -235,8 +237,11 @@ class SignedAuditChain:
             count = max(0, min(index, self._length()) - self._base)
             if count:
                 self._anchor = self._hashes[count - 1]
-                del self._lines[:count], self._hashes[:count]
+                gone, self._lines = self._lines[:count], self._lines[count:]
+                self._hashes = self._hashes[count:]
                 self._base += count
+                while gone:  # a few at a time: freeing many at once takes long
+                    del gone[-256:]
             return count
 
     def __repr__(self) -> str:

@@ -8,6 +8,8 @@ be proven alone.
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +30,7 @@ __all__ = [
     "Seal",
     "check_seal",
     "entry_body",
+    "join_lines",
     "line_bytes",
     "make_seal",
     "read_line",
@@ -123,11 +126,27 @@ def check_seal(seal: Seal, leaves: list[bytes], keys: VerifyingKeys, mode: Mode)
     cose.check(protected, payload, seal.signatures, keys, SEAL)
 
 
-def split_lines(data: bytes) -> list[bytes]:
-    """The lines that are not blank."""
+def split_lines(data: bytes) -> Iterator[bytes]:
+    """The lines that are not blank, one by one: chains are large, and no step may hold the interpreter's lock for long."""
     if not isinstance(data, bytes):
         raise TypeError(f"a chain is bytes of JSON lines, not {type(data).__name__}")
-    return [line.rstrip(b"\r") for line in data.split(b"\n") if line.strip()]
+    at = 0
+    while at < len(data):
+        end = data.find(b"\n", at)
+        end = len(data) if end < 0 else end
+        line = data[at:end]
+        if line.strip():
+            yield line.rstrip(b"\r")
+        at = end + 1
+
+
+def join_lines(lines: Iterable[bytes]) -> bytes:
+    """The lines with their ends, put together step by step."""
+    out = io.BytesIO()
+    for line in lines:
+        out.write(line)
+        out.write(b"\n")
+    return out.getvalue()
 
 
 def read_line(line: bytes, number: int) -> Line:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from kest.errors import AuditChainError, PermitError
 from kest.gate.crypto import cbor, cose
-from kest.gate.crypto.audit_format import CHECKPOINT, GENESIS, MODES, Line, Mode, check_seal, read_line, split_lines
+from kest.gate.crypto.audit_format import (
+    CHECKPOINT,
+    GENESIS,
+    MODES,
+    Line,
+    Mode,
+    Seal,
+    check_seal,
+    read_line,
+    split_lines,
+)
 from kest.gate.crypto.bundles import PublicKeyBundle
-from kest.gate.crypto.cose import CoseError, VerifyingKeys
+from kest.gate.crypto.cose import CoseError
 
 __all__ = ["Checkpoint", "read_checkpoint", "verify_lines", "verify_segments"]
 
@@ -61,15 +71,12 @@ def read_checkpoint(data: bytes, bundle: PublicKeyBundle, mode: Mode) -> Checkpo
 
 
 def verify_lines(
-    data: bytes,
+    lines: Iterable[bytes],
     bundle: PublicKeyBundle,
     hybrid: bool | None = None,
     checkpoint: bytes | None = None,
-    *,
-    start: int = 0,
-    before: str = GENESIS,
 ) -> tuple[int, str]:
-    """Verify a chain from its beginning, or from after a known entry.
+    """Verify the lines of a chain (`split_lines`), one after the other: memory does not grow with the chain.
 
     Returns:
         How many entries there are, and the hash of the last one.
@@ -79,115 +86,115 @@ def verify_lines(
     """
     mode = expected_mode(hybrid)
     mark = None if checkpoint is None else read_checkpoint(checkpoint, bundle, mode)
-    lines = [read_line(line, number) for number, line in enumerate(split_lines(data))]
-    _check_modes(lines, mode)
-    _check_links(lines, bundle.id, start, before)
-    _check_seals(lines, bundle.verifying_keys(), mode)
-    head = lines[-1].leaf.hex() if lines else before
-    if mark is not None:
-        _check_mark(lines, start, before, mark)
-    return len(lines), head
+    walk = _Walk(bundle, mode, mark)
+    source = iter(lines)
+    for line in source:
+        walk.step(read_line(line, walk.count), source)
+    walk.finish()
+    return walk.count, walk.before
 
 
 def verify_segments(
     segments: Iterable[bytes], bundle: PublicKeyBundle, hybrid: bool | None, checkpoint: bytes | None
 ) -> int:
     """Verify a chain that was cut into pieces, in their order from index 0; returns the number of entries."""
-    pieces = [split_lines(segment) for segment in segments]
-    at = 0
-    for number, piece in enumerate(pieces):
-        if not piece:
-            continue
-        first = read_line(piece[0], at).index
-        if first != at:
-            raise _fail(
-                f"segment boundary mismatch: segment {number}: expected next index {at}, segment starts at {first}",
-                None,
-                "deleted",
-            )
-        at += len(piece)
-    return verify_lines(b"\n".join(line for piece in pieces for line in piece), bundle, hybrid, checkpoint)[0]
+
+    def joined() -> Iterator[bytes]:
+        at = 0
+        for number, segment in enumerate(segments):
+            start = at
+            for line in split_lines(segment):
+                if at == start and (first := read_line(line, at).index) != at:
+                    expected = f"expected next index {at}, segment starts at {first}"
+                    raise _fail(f"segment boundary mismatch: segment {number}: {expected}", None, "deleted")
+                at += 1
+                yield line
+
+    return verify_lines(joined(), bundle, hybrid, checkpoint)[0]
 
 
-def _check_modes(lines: Sequence[Line], mode: Mode) -> None:
-    found = {line.mode for line in lines}
-    if len(found) > 1:
-        index = next(i for i, line in enumerate(lines) if line.mode != lines[0].mode)
-        raise _fail("chain mode inconsistent: hybrid and pq entries in one chain (possible splice)", index, "spliced")
-    if found and found != {mode}:
-        expected, actual = ("true", "PQ-only") if mode == "hybrid" else ("false", "hybrid")
-        raise AuditChainError(
-            f"{PREFIX}: audit chain mode mismatch: caller expected hybrid={expected} but chain is {actual}",
-            kind="downgraded",
-        )
+class _Walk:
+    """Where a verification has got to."""
 
+    def __init__(self, bundle: PublicKeyBundle, mode: Mode, mark: Checkpoint | None) -> None:
+        self._keys, self._key_id, self._mode, self._mark = bundle.verifying_keys(), bundle.id, mode, mark
+        self.count, self.before = 0, GENESIS
+        self._seen = bytearray()  # every leaf, so that a second one is recognised
+        self._open: list[bytes] = []  # leaves that no signature covers yet
 
-def _check_links(lines: Sequence[Line], key_id: str, start: int, before: str) -> None:
-    if (
-        lines
-        and lines[0].index != start
-        and start == 0
-        and all(line.index == lines[0].index + i for i, line in enumerate(lines))
-    ):
-        raise _fail(
-            f"full-chain verification expects the chain to start at index 0, got {lines[0].index}: deleted, or a segment",
-            0,
-            "deleted",
-        )
-    for number, line in enumerate(lines):
-        index = start + number
+    def step(self, line: Line, rest: Iterator[bytes]) -> None:
+        """Check the next line. ``rest``: what follows, which says what happened when this one is wrong."""
+        if line.mode != self._mode:
+            raise self._wrong_mode(line, rest)
+        index = self.count
         if line.index != index:
-            raise _fail(*_misplaced(lines, number, index))
-        if line.previous_hash != before:
-            raise _fail(
-                "hash chain broken: the entry before was altered, or this one comes from another chain (splice)",
-                index,
-                "spliced",
-            )
-        if line.key_id != key_id:
-            raise _fail(f"signed by key {line.key_id[:300]!r}, not by {key_id!r}", index, "spliced")
-        before = line.leaf.hex()
+            raise self._misplaced(line, rest)
+        if line.previous_hash != self.before:
+            reason = "hash chain broken: the entry before was altered, or this one comes from another chain (splice)"
+            raise _fail(reason, index, "spliced")
+        if line.key_id != self._key_id:
+            raise _fail(f"signed by key {line.key_id[:300]!r}, not by {self._key_id!r}", index, "spliced")
+        self._check_mark(index)
+        self.count, self.before = index + 1, line.leaf.hex()
+        self._seen += line.leaf
+        self._open.append(line.leaf)
+        if line.seal is not None:
+            self._check_seal(line, line.seal)
 
-
-def _misplaced(lines: Sequence[Line], number: int, index: int) -> tuple[str, int, str]:
-    """What happened where another index stands than should."""
-    found = lines[number].index
-    said = f"expected index {index}, got {found}"
-    if found < index and any(line.leaf == lines[number].leaf for line in lines[:number]):
-        return f"{said}: this entry stands here a second time (duplicated)", index, "duplicated"
-    if any(line.index == index for line in lines[number + 1 :]):
-        return f"{said}: entries are reordered", index, "reordered"
-    return f"{said}: an entry was deleted", index, "deleted"
-
-
-def _check_seals(lines: Sequence[Line], keys: VerifyingKeys, mode: Mode) -> None:
-    open_from = 0
-    for number, line in enumerate(lines):
-        if line.seal is None:
-            continue
-        first = lines[open_from].index
-        if line.seal.first != first:
-            reason = f"its seal covers entries from {line.seal.first}, and those from {first} are unsealed"
+    def _check_seal(self, line: Line, seal: Seal) -> None:
+        first = self.count - len(self._open)
+        if seal.first != first:
+            reason = f"its seal covers entries from {seal.first}, and those from {first} are unsealed"
             raise _fail(f"signature verification failed: {reason}", line.index, "altered")
         try:
-            check_seal(line.seal, [one.leaf for one in lines[open_from : number + 1]], keys, mode)
+            check_seal(seal, self._open, self._keys, self._mode)
         except CoseError as error:
             which = f" (in the batch from entry {first})" if first != line.index else ""
             raise _fail(f"{error}{which}", line.index, "altered") from None
-        open_from = number + 1
-    if open_from < len(lines):
-        raise _fail(
-            "no signature covers it: the chain is truncated within a batch", lines[open_from].index, "truncated"
-        )
+        self._open = []
+
+    def finish(self) -> None:
+        """Check what only the end can tell."""
+        if self._open:
+            first = self.count - len(self._open)
+            raise _fail("no signature covers it: the chain is truncated within a batch", first, "truncated")
+        if self._mark is not None and self.count < self._mark.length:
+            said = f"truncated: the checkpoint says {self._mark.length} entries, there are {self.count}"
+            raise _fail(said, None, "truncated")
+        self._check_mark(self.count)
+
+    def _check_mark(self, length: int) -> None:
+        if self._mark is not None and length == self._mark.length and self.before != self._mark.head_hash:
+            raise _fail("the chain contradicts its checkpoint: it was rewritten", max(0, length - 1), "rewritten")
+
+    # --- what happened ---
+
+    def _wrong_mode(self, line: Line, rest: Iterator[bytes]) -> AuditChainError:
+        if self.count or any(other.mode != line.mode for other in _readable(rest)):
+            reason = "chain mode inconsistent: hybrid and pq entries in one chain (possible splice)"
+            return _fail(reason, self.count, "spliced")
+        expected, actual = ("true", "PQ-only") if self._mode == "hybrid" else ("false", "hybrid")
+        reason = f"audit chain mode mismatch: caller expected hybrid={expected} but chain is {actual}"
+        return AuditChainError(f"{PREFIX}: {reason}", kind="downgraded")
+
+    def _misplaced(self, line: Line, rest: Iterator[bytes]) -> AuditChainError:
+        index, found = self.count, line.index
+        said = f"expected index {index}, got {found}"
+        if found < index and self._seen[32 * found : 32 * found + 32] == line.leaf:
+            return _fail(f"{said}: this entry stands here a second time (duplicated)", index, "duplicated")
+        after = [other.index for other in _readable(rest)]
+        if index in after:
+            return _fail(f"{said}: entries are reordered", index, "reordered")
+        if index == 0 and after == list(range(found + 1, found + 1 + len(after))):
+            said = f"full-chain verification expects the chain to start at index 0, got {found}"
+            return _fail(f"{said}: deleted, or a segment", 0, "deleted")
+        return _fail(f"{said}: an entry was deleted", index, "deleted")
 
 
-def _check_mark(lines: Sequence[Line], start: int, before: str, mark: Checkpoint) -> None:
-    end = start + len(lines)
-    if end < mark.length:
-        raise _fail(f"truncated: the checkpoint says {mark.length} entries, there are {end}", None, "truncated")
-    at = mark.length - start
-    if at < 0:
-        return
-    found = before if at == 0 else lines[at - 1].leaf.hex()
-    if found != mark.head_hash:
-        raise _fail("the chain contradicts its checkpoint: it was rewritten", mark.length - 1, "rewritten")
+def _readable(lines: Iterator[bytes]) -> Iterator[Line]:
+    """Those of the lines that can be read."""
+    for line in lines:
+        try:
+            yield read_line(line, 0)
+        except AuditChainError:
+            continue

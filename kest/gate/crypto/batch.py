@@ -76,7 +76,7 @@ def sign_batch(keys: SigningKeys, kind: Kind, claims: Sequence[PermitClaims]) ->
     signed = []
     for one in claims:
         payload = one.to_payload()
-        signed.append((payload, *sign(keys, kind, payload, {BATCH: True}, only=(ED25519,))))
+        signed.append((payload, *sign(keys, kind, payload, BATCH, only=(ED25519,))))
     size = len(signed)
     root, paths = paths_of([_leaf(protected, payload) for payload, protected, _ in signed])
     permits = tuple(

@@ -8,6 +8,7 @@ or relabels the rest breaks the other. The kind of object is in there too (``typ
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from kest._kestcore import PublicKey, Signer
@@ -115,13 +116,12 @@ def check_key_id(key_id: object) -> str:
     return key_id
 
 
-def protected_header(
-    key_id: str, algorithm: Algorithm, kind: Kind, header: dict[int | str, Any] | None = None
-) -> bytes:
-    """The body's protected header, encoded."""
+@lru_cache(maxsize=256)
+def protected_header(key_id: str, algorithm: Algorithm, kind: Kind, *flags: str) -> bytes:
+    """The body's protected header, encoded; ``flags`` are members of their own with the value true."""
+    more: dict[int | str, Any] = dict.fromkeys(flags, True)
     members: dict[int | str, Any] = {KID: key_id.encode(), TYP: kind.typ, ALGS: list(ALGORITHMS[algorithm])}
-    members[CRIT] = [ALGS, *(header or ())]
-    return cbor.encode({**members, **(header or {})})
+    return cbor.encode({**members, CRIT: [ALGS, *flags], **more})
 
 
 def _to_sign(protected: bytes, number: int, kind: Kind, payload: bytes) -> bytes:
@@ -131,19 +131,14 @@ def _to_sign(protected: bytes, number: int, kind: Kind, payload: bytes) -> bytes
 
 
 def sign(
-    keys: SigningKeys,
-    kind: Kind,
-    payload: bytes,
-    header: dict[int | str, Any] | None = None,
-    *,
-    only: tuple[int, ...] | None = None,
+    keys: SigningKeys, kind: Kind, payload: bytes, *flags: str, only: tuple[int, ...] | None = None
 ) -> tuple[bytes, dict[int, bytes]]:
-    """The body's protected header, and a signature for each algorithm (or for ``only`` these).
+    """The body's protected header (see `protected_header`), and a signature for each algorithm, or for ``only`` these.
 
     Raises:
         KeyFormatError: a secret key is not there.
     """
-    protected = protected_header(keys.key_id, keys.algorithm, kind, header)
+    protected = protected_header(keys.key_id, keys.algorithm, kind, *flags)
     signatures: dict[int, bytes] = {}
     for number in ALGORITHMS[keys.algorithm] if only is None else only:
         key = keys.ed25519 if number == ED25519 else keys.ml_dsa

@@ -170,6 +170,6 @@ def _parse(data: bytes) -> Envelope:
             parsed = parse(data, PERMIT, only=(ED25519,), unprotected=True)
         except CoseError:
             raise first from None
-        if parsed.header != {BATCH: True} or len(ALGORITHMS[parsed.algorithm]) < 2:
+        if set(parsed.header) != {BATCH} or parsed.header[BATCH] is not True or len(ALGORITHMS[parsed.algorithm]) < 2:
             raise first from None
         return parsed
