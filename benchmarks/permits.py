@@ -72,6 +72,13 @@ class Case:
         return chain
 
 
+def _cpu(work: Callable[[], object]) -> float:
+    """Nanoseconds of CPU time: others on the machine do not count."""
+    start = time.process_time_ns()
+    work()
+    return time.process_time_ns() - start
+
+
 def _speed(case: Case, budget: Budget) -> list[Row]:
     from kest.gate import SignedAuditChain
 
@@ -94,6 +101,7 @@ def _speed(case: Case, budget: Budget) -> list[Row]:
             "sign": lambda: nanoseconds(case.sign, 60),
             "verify": lambda: nanoseconds(case.verify, 40),
             "batch": lambda: nanoseconds(case.sign_batch, 2) / TOGETHER,
+            "batch, CPU": lambda: _cpu(case.sign_batch) / TOGETHER,
             "of batch": lambda: nanoseconds(case.verify_of_batch, 40),
             "each": lambda: chain(each),
             "together": lambda: chain(together),
@@ -104,7 +112,8 @@ def _speed(case: Case, budget: Budget) -> list[Row]:
     return [
         row("hybrid sign / its ML-DSA-65 signature alone", ratios(measured, "sign", "pq sign"), note="ML-DSA retries"),
         row("hybrid verify / its ML-DSA-65 verification alone", ratios(measured, "verify", "pq verify"), at_most=2.0),
-        row(f"sign a permit in a batch of {TOGETHER}", micro["batch"], at_most=60.0, unit="us"),
+        row(f"sign a permit in a batch of {TOGETHER}, CPU time", micro["batch, CPU"], at_most=60.0, unit="us"),
+        row(f"sign a permit in a batch of {TOGETHER}, elapsed", micro["batch"], unit="us"),
         row(f"sign a hybrid permit alone / in a batch of {TOGETHER}", ratios(measured, "sign", "batch"), at_least=5.0),
         row("verify a hybrid permit / one of a known batch", ratios(measured, "verify", "of batch")),
         row(

@@ -425,3 +425,14 @@ def test_003_end_to_end(tmp_path: Path, ctx: ActionContext) -> None:
     now = int(time.time())
     current = script.replace("1_700_000_000", str(now)).replace("1_700_000_030", str(now + 30))
     asyncio.run(run(current, **names)["main"]())
+
+
+def test_the_page_on_permits_runs_as_printed(run_python: Any) -> None:
+    import re
+
+    root = Path(__file__).resolve().parents[2]
+    program = (root / "examples" / "gate" / "permits.py").read_text()
+    printed = re.search(r"```python\n(.*?)```", (root / "docs" / "permits.md").read_text(), re.DOTALL)
+    assert printed is not None
+    assert printed.group(1) == program
+    assert run_python(program).stdout == "agent-7 may refund orders/ORD-42\n"

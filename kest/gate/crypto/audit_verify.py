@@ -117,7 +117,8 @@ class _Walk:
     """Where a verification has got to."""
 
     def __init__(self, bundle: PublicKeyBundle, mode: Mode, mark: Checkpoint | None) -> None:
-        self._keys, self._key_id, self._mode, self._mark = bundle.verifying_keys(), bundle.id, mode, mark
+        self._keys, self._key_id, self._mark = bundle.verifying_keys(), bundle.id, mark
+        self._mode: Mode = mode
         self.count, self.before = 0, GENESIS
         self._seen = bytearray()  # every leaf, so that a second one is recognised
         self._open: list[bytes] = []  # leaves that no signature covers yet

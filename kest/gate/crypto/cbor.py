@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["MAX_DEPTH", "CBORError", "decode", "encode", "head"]
+__all__ = ["MAX_DEPTH", "CBORError", "byte_string", "decode", "encode", "head"]
 
 MAX_DEPTH = 8
 
@@ -97,6 +97,18 @@ def _argument(data: bytes, at: int) -> tuple[int, int, int]:
     if number < _LEAST[info]:
         raise CBORError("a number that is not in its shortest form")
     return first & 0xE0, number, end
+
+
+def byte_string(data: bytes, at: int) -> tuple[bytes, int]:
+    """The byte string at a position, and the position after it.
+
+    Raises:
+        CBORError: there is none.
+    """
+    major, number, start = _argument(data, at)
+    if major != 0x40 or start + number > len(data):
+        raise CBORError("no byte string, or one that is cut short")
+    return data[start : start + number], start + number
 
 
 def _item(data: bytes, at: int, depth: int) -> tuple[Any, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -149,7 +148,7 @@ class PermitClaims:
         digests = {name: members[name].hex() if name in members else None for name in ("pol", "prm")}
         tips = ",".join(tip.hex() for tip in members["tip"]) if "tip" in members else None
         return cls(
-            str(uuid.UUID(bytes=members[CTI])), str(uuid.UUID(bytes=members["evl"])), members["act"], members[IAT],
+            _uuid_text(members[CTI]), _uuid_text(members["evl"]), members["act"], members[IAT],
             members[EXP], members.get(SUB), members.get("kind"), members.get("res"), digests["prm"], digests["pol"],
             members.get(AUD), tips, key_id,
         )  # fmt: skip
@@ -181,6 +180,11 @@ class PermitClaims:
 
 def _uuid_bytes(text: str) -> bytes:
     return bytes.fromhex(text.replace("-", ""))
+
+
+def _uuid_text(raw: bytes) -> str:
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def _digest_bytes(text: str | None) -> bytes | None:

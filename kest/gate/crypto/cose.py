@@ -185,28 +185,55 @@ def parse(data: bytes, kind: Kind, *, only: tuple[int, ...] | None = None, unpro
     if data[:2] != _TAG:
         raise CoseError("envelope parse: not a COSE_Sign object")
     try:
-        body = cbor.decode(data[2:])
-        if type(body) is not list or len(body) != 4:
-            raise CoseError("envelope parse: not a COSE_Sign object")
-        protected, loose, payload, rows = body
-        if (
-            type(protected) is not bytes
-            or type(loose) is not dict
-            or type(payload) is not bytes
-            or type(rows) is not list
-        ):
-            raise CoseError("envelope parse: a part is of the wrong type")
-        members = cbor.decode(protected)
+        protected, loose, payload, rows = _split(data)
     except cbor.CBORError as error:
         raise CoseError(f"envelope parse: {error}") from None
     if loose and not unprotected:
         raise CoseError("envelope parse: an unprotected header that is not expected")
-    key_id, algorithm, header = _read_header(members, kind)
+    key_id, algorithm, header = _read_header(protected, kind)
     expected = ALGORITHMS[algorithm] if only is None else only
     return Envelope(key_id, algorithm, protected, header, loose, payload, _read_signatures(rows, expected))
 
 
-def _read_header(members: Any, kind: Kind) -> tuple[str, Algorithm, dict[int | str, Any]]:
+def _split(data: bytes) -> tuple[bytes, dict[int | str, Any], bytes, list[Any]]:
+    """Protected header, unprotected header, payload and signatures, of the right types."""
+    end = len(data)
+    if data[2:3] == b"\x84":  # step by step, which is several times as fast as the general reader
+        protected, at = cbor.byte_string(data, 3)
+        if data[at : at + 1] == b"\xa0":
+            payload, at = cbor.byte_string(data, at + 1)
+            rows, at = _split_rows(data, at)
+            if at == end:
+                return protected, {}, payload, rows
+    body = cbor.decode(data[2:])
+    if type(body) is not list or [type(part) for part in body] != [bytes, dict, bytes, list]:
+        raise CoseError("envelope parse: not a COSE_Sign object")
+    return body[0], body[1], body[2], body[3]
+
+
+def _split_rows(data: bytes, at: int) -> tuple[list[Any], int]:
+    """The signatures, as far as they look like ours; for anything else a position that is not the end."""
+    count = data[at] - 0x80 if at < len(data) else 0
+    rows: list[Any] = []
+    at += 1
+    for _ in range(count if 0 < count < 3 else 0):
+        if data[at : at + 1] != b"\x83":
+            return rows, -1
+        header, at = cbor.byte_string(data, at + 1)
+        if data[at : at + 1] != b"\xa0":
+            return rows, -1
+        signature, at = cbor.byte_string(data, at + 1)
+        rows.append([header, {}, signature])
+    return rows, at if rows else -1
+
+
+@lru_cache(maxsize=256)
+def _read_header(protected: bytes, kind: Kind) -> tuple[str, Algorithm, dict[int | str, Any]]:
+    """Key id, algorithm, and further members (not to be changed). The same key writes the same header again and again."""
+    try:
+        members = cbor.decode(protected)
+    except cbor.CBORError as error:
+        raise CoseError(f"envelope parse: {error}") from None
     if type(members) is not dict:
         raise CoseError("envelope parse: no protected header")
     rest = dict(members)
