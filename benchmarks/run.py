@@ -14,7 +14,7 @@ from benchmarks.measure import Budget, Row
 
 SUBJECTS = (
     "sign", "calls", "engines", "verify", "lock", "packing", "edge", "serving", "latency", "memory", "startup", "gate",
-    "gate_redis",
+    "gate_redis", "permits",
 )  # fmt: skip
 FULL, QUICK, AGAIN = 1.0, 0.2, 1.5
 

@@ -6,10 +6,13 @@ A message names what was wrong and what to do about it; it never contains key ma
 from __future__ import annotations
 
 __all__ = [
+    "AuditChainError",
     "BaggageError",
     "CanonicalizationError",
+    "ChannelError",
     "ClaimCheckError",
     "ConfigurationError",
+    "DirectoryError",
     "GateError",
     "GateInputError",
     "GatePolicyError",
@@ -19,15 +22,19 @@ __all__ = [
     "Invalidated",
     "JSONSyntaxError",
     "KestError",
+    "KeyFileError",
     "KeyFormatError",
     "MissingExtraError",
     "PassportError",
     "PassportTooLargeError",
+    "PermitError",
     "PolicyDeniedError",
     "PolicyEngineError",
     "Refused",
     "RejectedLineageError",
+    "ReplayStoreError",
     "ResolverError",
+    "SigningError",
     "TokenError",
     "TrustEvaluationError",
     "VerificationError",
@@ -209,3 +216,44 @@ class Invalidated(GateError):
         super().__init__(f"session invalidated by {evaluator}: {reason}")
         self.reason = reason
         self.evaluator = evaluator
+
+
+class SigningError(GateError, RuntimeError):
+    """A gate's key cannot sign: it has expired, its secret half is not here, or what is to be signed cannot be."""
+
+
+class PermitError(GateError, ValueError):
+    """A permit is not to be honoured: forged, altered, expired, used before, or for something else."""
+
+
+class ReplayStoreError(GateError, RuntimeError):
+    """A replay store cannot say whether something was used before, so that it counts as used."""
+
+
+class KeyFileError(GateError, ValueError):
+    """A key file is unreadable, damaged, open to others, or its passphrase is wrong (which of the last two nobody
+    can tell).
+    """
+
+
+class DirectoryError(GateError, ValueError):
+    """A key directory is missing, malformed, not signed by its root, older than one seen before, or has no such key."""
+
+
+class AuditChainError(GateError, ValueError):
+    """A signed audit chain does not verify.
+
+    Attributes:
+        index: the first entry (zero-based) that is wrong, or None where that is the chain as a whole.
+        kind: ``altered``, ``deleted``, ``duplicated``, ``reordered``, ``spliced``, ``truncated``, ``downgraded``,
+            ``malformed`` or ``rewritten`` (it contradicts a checkpoint).
+    """
+
+    def __init__(self, message: str, *, index: int | None = None, kind: str = "malformed") -> None:
+        super().__init__(message)
+        self.index = index
+        self.kind = kind
+
+
+class ChannelError(GateError, ValueError):
+    """A sealed message is not for this recipient, not from this sender, altered, replayed, or of another context."""

@@ -61,6 +61,7 @@ static int module_exec(PyObject *module)
         add_type(module, &kest_known_spec, &state->known_type) < 0 ||
         add_type(module, &kest_entry_spec, &state->entry_type) < 0 ||
         add_type(module, &kest_passport_spec, &state->passport_type) < 0 ||
+        add_type(module, &kest_stream_spec, &state->stream_type) < 0 || PyModule_AddFunctions(module, kest_vault_methods) < 0 ||
         add_gate(module, state) < 0 || PyModule_AddFunctions(module, kest_pack_methods) < 0 ||
         PyModule_AddFunctions(module, kest_verify_methods) < 0)
         return -1;
@@ -83,6 +84,7 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->known_type);
     Py_VISIT(state->entry_type);
     Py_VISIT(state->passport_type);
+    Py_VISIT(state->stream_type);
     Py_VISIT(state->gate_input_error);
     Py_VISIT(state->context_type);
     Py_VISIT(state->set_type);
@@ -116,6 +118,7 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->known_type);
     Py_CLEAR(state->entry_type);
     Py_CLEAR(state->passport_type);
+    Py_CLEAR(state->stream_type);
     Py_CLEAR(state->gate_input_error);
     Py_CLEAR(state->context_type);
     Py_CLEAR(state->set_type);

@@ -52,6 +52,7 @@ typedef struct SetObject {
     kest_gate_set *set;
     bool busy; /* somebody is adding: others may run in between */
     PyObject *names; /* list, then tuple, of the policies' names */
+    PyObject *digest; /* of the policies, as the one who compiled them said, or NULL */
 } SetObject;
 
 typedef struct RatesObject {

@@ -24,6 +24,7 @@ static void set_dealloc(SetObject *self)
     kest_gate_set *set = self->set;
 
     Py_XDECREF(self->names);
+    Py_XDECREF(self->digest);
     type->tp_free(self);
     Py_DECREF(type);
     if (set && set->npolicies > 1000) {
@@ -169,17 +170,19 @@ static PyObject *set_add(SetObject *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-static PyObject *set_seal(SetObject *self, PyObject *unused)
+static PyObject *set_seal(SetObject *self, PyObject *args)
 {
-    PyObject *names;
+    PyObject *names, *digest = NULL;
     kest_status st;
 
-    (void)unused;
+    if (!PyArg_ParseTuple(args, "|U:seal", &digest))
+        return NULL;
     if (self->set->sealed || self->busy)
         return failed(KEST_E_SCHEMA);
     if (!(names = PyList_AsTuple(self->names)))
         return NULL;
     Py_SETREF(self->names, names);
+    Py_XSETREF(self->digest, Py_XNewRef(digest));
     self->busy = true;
     KEST_GIL_RELEASE /* sorting many policies takes a while */
     st = kest_gate_set_seal(self->set);
@@ -224,7 +227,8 @@ static PyMethodDef set_methods[] = {
     {"add", (PyCFunction)set_add, METH_VARARGS,
      "add(name, permit, nodes, /)\n--\n\nA policy, asked after those added before. Each node is (op, size, mode, ref, text, field, number, "
      "integer, until, texts, numbers)."},
-    {"seal", (PyCFunction)set_seal, METH_NOARGS, "seal()\n--\n\nChecks and indexes; nothing can be added after it. Returns the set."},
+    {"seal", (PyCFunction)set_seal, METH_VARARGS,
+     "seal(digest=None, /)\n--\n\nChecks and indexes; nothing can be added after it. digest: of the policies, for verdicts to show. Returns the set."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -113,6 +113,12 @@ static PyObject *get_policy(VerdictObject *self, void *unused)
     return Py_NewRef(PyTuple_GET_ITEM(self->set->names, (Py_ssize_t)self->outcome.policy));
 }
 
+static PyObject *get_policy_digest(VerdictObject *self, void *unused)
+{
+    (void)unused;
+    return Py_NewRef(self->set->digest ? self->set->digest : Py_None);
+}
+
 /* (name of the reason, number, limit as (most, seconds) or index of the invariant). */
 static PyObject *get_facts(VerdictObject *self, void *unused)
 {
@@ -275,6 +281,7 @@ static PyGetSetDef verdict_getset[] = {
     {"code", (getter)get_code, NULL, "NO_POLICY_MATCH, POLICY_DENIED, ... for a refusal, otherwise None.", NULL},
     {"reason", (getter)get_reason, NULL, "Why not, in words; None for a permit.", NULL},
     {"policy", (getter)get_policy, NULL, "Name of the policy that decided, or None.", NULL},
+    {"policy_digest", (getter)get_policy_digest, NULL, "SHA-256 (hex) of the policies that were asked.", NULL},
     {"token_id", (getter)get_token_id, NULL, "Id of the permit (UUIDv7), or None.", NULL},
     {"evaluation_id", (getter)get_evaluation_id, NULL, "Id of this evaluation (UUIDv7).", NULL},
     {"permit_token", (getter)get_permit, NULL, "The PermitToken, or None.", NULL},

@@ -15,6 +15,7 @@ typedef struct kest_state {
     /* exception classes, from kest.errors */
     PyObject *canonicalization_error, *json_error, *key_error, *passport_error, *verification_error, *baggage_error, *gate_input_error;
     PyTypeObject *signer_type, *pubkey_type, *keyring_type, *known_type, *entry_type, *passport_type;
+    PyTypeObject *stream_type;
     PyTypeObject *context_type, *set_type, *rates_type, *sessions_type, *verdict_type, *gate_type;
     PyObject *gate_args[17]; /* names of ActionContext's arguments, interned */
     /* from kest.gate, once it is imported: what contexts hold, what verdicts make */
@@ -153,5 +154,9 @@ void kest_verify_run(kest_state *state, kest_node *const *nodes, size_t count, c
 /* A status of unpacking as an exception (always NULL). */
 PyObject *kest_raise_unpacking(kest_state *state, kest_status status);
 extern PyMethodDef kest_pack_methods[], kest_verify_methods[];
+
+/* py_vault.c */
+extern PyMethodDef kest_vault_methods[];
+extern PyType_Spec kest_stream_spec;
 
 #endif

@@ -5,8 +5,25 @@ Policies, session state, drift and invariants are evaluated in C; what no policy
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from kest._kestcore import ActionContext, InMemoryRateLimitStore, InMemorySessionStore, Verdict, gate_register
-from kest.errors import GateError, GateInputError, GatePolicyError, GateStoreError, Invalidated, Refused
+from kest.errors import (
+    AuditChainError,
+    ChannelError,
+    DirectoryError,
+    GateError,
+    GateInputError,
+    GatePolicyError,
+    GateStoreError,
+    Invalidated,
+    KeyFileError,
+    PermitError,
+    Refused,
+    ReplayStoreError,
+    SigningError,
+)
 from kest.gate.context import DeviceFingerprint, GeoLocation, context_from_record, context_to_record
 from kest.gate.explain import Explanation
 from kest.gate.gate import Gate, PermitSigner
@@ -29,10 +46,35 @@ from kest.gate.redis_sessions import RedisSessionStore
 from kest.gate.stores import LimitKey, RateLimitStore, SessionState, SessionStore
 from kest.gate.subscription import InvalidationSubscription
 
+if TYPE_CHECKING:
+    from kest.gate.crypto.audit_chain import SignedAuditChain
+    from kest.gate.crypto.audit_entry import AuditEntry
+    from kest.gate.crypto.audit_managed import ManagedAuditChain
+    from kest.gate.crypto.batch import PermitBatch
+    from kest.gate.crypto.bundles import PublicKeyBundle
+    from kest.gate.crypto.channel import ReceivedMessage, SecureChannel
+    from kest.gate.crypto.channel_session import ChannelSession
+    from kest.gate.crypto.claims import PermitClaims
+    from kest.gate.crypto.directory import PublicKeyDirectory
+    from kest.gate.crypto.directory_source import DirectorySource
+    from kest.gate.crypto.keys import KeyPair
+    from kest.gate.crypto.permits import envelope_bytes, envelope_text
+    from kest.gate.crypto.replay_store import FileReplayStore, InMemoryReplayStore, ReplayStore
+    from kest.gate.crypto.signer import PqTokenSigner
+    from kest.gate.crypto.verifier import DirectoryTokenVerifier
+
 __all__ = [
     "ActionContext",
+    "AuditChainError",
+    "AuditEntry",
+    "ChannelError",
+    "ChannelSession",
     "DeviceFingerprint",
+    "DirectoryError",
+    "DirectorySource",
+    "DirectoryTokenVerifier",
     "Explanation",
+    "FileReplayStore",
     "Gate",
     "GateError",
     "GateInputError",
@@ -41,6 +83,7 @@ __all__ = [
     "GeoLocation",
     "InMemoryInvalidationBroadcaster",
     "InMemoryRateLimitStore",
+    "InMemoryReplayStore",
     "InMemorySessionStore",
     "Invalidated",
     "InvalidationBroadcaster",
@@ -49,24 +92,77 @@ __all__ = [
     "InvalidationSubscription",
     "InvalidationTarget",
     "Invariant",
+    "KeyFileError",
+    "KeyPair",
     "LimitKey",
+    "ManagedAuditChain",
+    "PermitBatch",
+    "PermitClaims",
+    "PermitError",
     "PermitSigner",
     "PermitToken",
     "Policies",
     "Policy",
+    "PqTokenSigner",
+    "PublicKeyBundle",
+    "PublicKeyDirectory",
     "RateLimitStore",
+    "ReceivedMessage",
     "RedisInvalidationBroadcaster",
     "RedisRateLimitStore",
     "RedisSessionStore",
     "Refused",
+    "ReplayStore",
+    "ReplayStoreError",
+    "SecureChannel",
     "SessionState",
     "SessionStore",
+    "SignedAuditChain",
+    "SigningError",
     "Verdict",
     "context_from_record",
     "context_to_record",
+    "envelope_bytes",
+    "envelope_text",
     "guarded",
     "guarded_tool",
     "spawn_invalidation_listener",
 ]
 
+# What is signed, sealed and kept secret loads when it is first used.
+_LAZY = {
+    "AuditEntry": "audit_entry",
+    "ChannelSession": "channel_session",
+    "DirectorySource": "directory_source",
+    "DirectoryTokenVerifier": "verifier",
+    "FileReplayStore": "replay_store",
+    "InMemoryReplayStore": "replay_store",
+    "KeyPair": "keys",
+    "ManagedAuditChain": "audit_managed",
+    "PermitBatch": "batch",
+    "PermitClaims": "claims",
+    "PqTokenSigner": "signer",
+    "PublicKeyBundle": "bundles",
+    "PublicKeyDirectory": "directory",
+    "ReceivedMessage": "channel",
+    "ReplayStore": "replay_store",
+    "SecureChannel": "channel",
+    "SignedAuditChain": "audit_chain",
+    "envelope_bytes": "permits",
+    "envelope_text": "permits",
+}
+
 gate_register(GeoLocation, DeviceFingerprint, PermitToken, _reason)
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module 'kest.gate' has no attribute {name!r}")
+    value = getattr(import_module(f"kest.gate.crypto.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -89,4 +89,4 @@ def compile_policies(policies: Policies) -> GatePolicySet:
         compiled.add_zone(*zone_table(name))
     for policy, nodes in flat:
         compiled.add(policy.name, policy.permit, nodes)
-    return compiled.seal()
+    return compiled.seal(policies.digest)

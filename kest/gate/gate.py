@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -35,7 +36,11 @@ MAX_PERMIT_TTL = 86_400
 
 
 class PermitSigner(Protocol):
-    """Signs permits; any exception turns the permit into a refusal."""
+    """Signs permits; any exception turns the permit into a refusal.
+
+    A signer that has a method ``sign_claims(claims: PermitClaims) -> bytes`` as well, like `PqTokenSigner`, is handed
+    everything that the permit binds in place of the bare token.
+    """
 
     def sign(self, token: PermitToken, /) -> bytes:
         """The signature over the permit."""
@@ -59,6 +64,7 @@ class Gate:
         rate_store, session_store: where counters and sessions are kept; in memory by default.
         broadcaster: tells other gates and listeners when a session is invalidated, and this gate what they tell.
         permit_ttl: seconds that a permit is good for, 1 to 86,400.
+        permit_audience: who is to honour signed permits; they then hold for nobody else.
 
     Raises:
         GatePolicyError, GateInputError: (ValueErrors) naming what is wrong.
@@ -78,12 +84,14 @@ class Gate:
         broadcaster: InvalidationBroadcaster | None = None,
         session_store: SessionStore | InMemorySessionStore | None = None,
         permit_ttl: int = DEFAULT_PERMIT_TTL,
+        permit_audience: str | None = None,
     ) -> None:
         self._policies = load_policies(policies)
         self._settings = GateSettings(
             parse_invariants(invariants), _count(max_session_actions), _kilometres(geo_drift_max_km)
         )
         self._signer = _with_methods(token_signer, "token_signer", ("sign",))
+        self._audience = _text(permit_audience)
         self._observing = bool(observe_only)
         self._drift = bool(enable_drift)
         self._broadcaster = _with_methods(broadcaster, "broadcaster", ("publish", "attach"))
@@ -220,7 +228,7 @@ class Gate:
         if self._signer is None or permit is None:
             return verdict
         try:
-            signed = permit.signed(self._signer.sign(permit))
+            signed = permit.signed(self._signature(self._signer, permit, verdict))
             if not signed.signature:
                 raise TypeError("the signer returned no signature")
         except Exception as error:
@@ -229,6 +237,17 @@ class Gate:
             return verdict._refused("gate", "IDENTITY_FAILED", f"token signing failed: {type(error).__name__}")
         verdict._sign(signed)
         return verdict
+
+    def _signature(self, signer: PermitSigner, permit: PermitToken, verdict: Verdict) -> bytes:
+        sign_claims = getattr(signer, "sign_claims", None)
+        if sign_claims is None:
+            return signer.sign(permit)
+        from kest.gate.crypto.claims import PermitClaims
+
+        digest = verdict.policy_digest or self.policy_digest
+        claims = PermitClaims.of_decision(permit, verdict.context, digest, self._audience, _passport_tip())
+        signature: bytes = sign_claims(claims)
+        return signature
 
     # --- invalidation ---
 
@@ -351,6 +370,18 @@ def _kilometres(value: object) -> float | None:
     if not (0 <= value < 1e9 and math.isfinite(value)):
         raise GateInputError(f"geo_drift_max_km {value!r} is not a distance in kilometres")
     return float(value)
+
+
+def _text(value: object) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"permit_audience is a str, not {type(value).__name__}")
+    return value
+
+
+def _passport_tip() -> str | None:
+    """The lineage that this thread or task acts in. There can be none before the module of contexts is loaded."""
+    context = sys.modules.get("kest.core.context")
+    return None if context is None else context.get_current_passport().chain_tip or None
 
 
 def _ttl(value: object) -> int:

@@ -93,6 +93,16 @@ CASES: dict[str, tuple[str, int]] = {
     ),
     "merge": ("Passport.merge(view, Passport(entries), view.restrict(10, ['a'])).roll_over()", 5_000),
     "adopt": ("p = Passport(); fails(p.adopt, 'x'); p.adopt(entries[0])", 5_000),
+    "vault": (
+        "k, n = b'k' * 32, b'n' * 24; core.aead_open(k, n, core.aead_seal(k, n, b'x' * 100, b''), b''); "
+        "core.aead_open(k, n, b'x' * 20, b''); core.aead_open(k, n, b'', b''); fails(core.aead_seal, b'', n, b'', b'')",
+        20_000,
+    ),
+    "streams": (
+        "s = core.SecretStream(b'k' * 32); t = core.SecretStream(b'k' * 32, s.header); t.pull(s.push(b'x', b''), b''); "
+        "t.pull(b'x' * 20, b''); t.pull(b'', b''); fails(core.SecretStream, b''); fails(t.pull, 5, b'')",
+        5_000,
+    ),
     "uuid": ("core.uuid7(); core.stamp()", 100_000),
     "base64": ("core.b64url_decode(core.b64url_encode(b'abc')); fails(core.b64url_decode, '=')", 100_000),
 }

@@ -1,0 +1,1 @@
+"""What the gate signs, seals and keeps secret. Import the public names from `kest.gate`."""
