@@ -88,7 +88,10 @@ docs: setup
 	@echo "out/site/index.html"
 
 bench: setup
-	$(BIN)/python -m benchmarks.run --write
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[docs]"
+	@mkdir -p build
+	$(BIN)/python -m benchmarks.run --write --json build/results.json; status=$$?; \
+	$(BIN)/python -m benchmarks.plots build/results.json docs/pictures && exit $$status
 
 # Without the tables and contracts that run other people's policy engines for minutes, and ours not at all.
 test-sanitized: setup
