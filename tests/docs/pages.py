@@ -2,6 +2,7 @@
 
 - ``python``: all of a page run in one interpreter, one after the other;
 - with ``title="NAME"``: a block of any kind is the file of that name;
+- behind ``<!-- examples/PATH -->`` it shows that file, which tests of its own run, and is there under its name;
 - ``sh``: bash, but for ``pip install``, of which only the extras are checked; what it leaves in the background goes on until the page ends, and is waited for where it has a ``--port``;
 - ``text``: what the block before it printed, exactly, but for what stands for itself: an ellipsis is any text.
 
@@ -28,7 +29,9 @@ from typing import Any, NamedTuple
 __all__ = ["DOCS", "Block", "blocks", "needs", "pages", "run"]
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r"^(?:<!-- (?P<example>examples/\S+) -->\n)?(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
+)
 TITLE = re.compile(r'title="([^"]+)"')
 NEEDS = re.compile(r"^<!-- needs: ([\w ,]+) -->$", re.MULTILINE)
 PORT = re.compile(r"(?:127\.0\.0\.1:|localhost:|--port[ =])(\d{4,5})\b")
@@ -52,7 +55,12 @@ def blocks(page: Path) -> list[Block]:
         info = match["info"].strip()
         titled = TITLE.search(info)
         text = re.sub(f"^{match['indent']}", "", match["text"], flags=re.MULTILINE)
-        found.append(Block(info.partition(" ")[0], titled and titled[1], text))
+        title = titled and titled[1]
+        if match["example"]:
+            example = DOCS.parent / match["example"]
+            assert text == example.read_text("utf-8"), f"{page.name} does not show {match['example']} as it is"
+            title = example.name
+        found.append(Block(info.partition(" ")[0], title, text))
     return found
 
 
@@ -67,6 +75,7 @@ def run(page: Path, folder: Path, ports: dict[str, int] | None = None, **environ
     ports = dict(ports or {})
     given = [[block.kind, block.title, _with_ports(block.text, ports)] for block in blocks(page)]
     (folder / "work").mkdir()
+    (folder / "work" / "examples").symlink_to(DOCS.parent / "examples")
     steps = folder / "steps.json"
     steps.write_text(json.dumps([str(page), given]), "utf-8")
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("KEST_", "OTEL_"))}
