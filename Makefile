@@ -6,7 +6,7 @@ SOURCES = $(wildcard csrc/core/*.[ch] csrc/python/*.[ch])
 KEST_VECTORS ?= $(wildcard ../shared/vectors)
 export KEST_VECTORS
 
-.PHONY: help setup demo demo-delegation lab-up lab-test lab-down test services test-services check bench test-c test-sanitized test-pythons clean
+.PHONY: help setup docs demo demo-delegation lab-up lab-test lab-down test services test-services check bench test-c test-sanitized test-pythons clean
 
 help:
 	@echo "make demo            a governed, signed and verified pipeline over real data (a minute at first)"
@@ -17,6 +17,7 @@ help:
 	@echo "make services        build servers for those tests once, into ~/.cache/kest-services (10 to 30 minutes)"
 	@echo "make test-services   tests against real servers and processes (four minutes, once those are built)"
 	@echo "make check           lint, types, C warnings, duplicates (a minute)"
+	@echo "make docs            the documentation as a site, in out/site (a minute)"
 	@echo "make bench           speed and memory against the reference stack (six minutes)"
 	@echo "make test-sanitized  the tests over an ASan and UBSan build (ten minutes)"
 	@echo "make test-pythons    pip install . and the unit tests on each installed Python 3.10 to 3.13"
@@ -77,9 +78,20 @@ check: setup
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	PYTHON=$(BIN)/python tools/c-warnings
 	PYTHON=$(BIN)/python tools/duplicates
+	$(BIN)/python tools/reference --check
+
+# The reference pages are written from the code and committed; the site is not. It opens from its folder, and fetches nothing.
+docs: setup
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[docs]"
+	$(BIN)/python tools/reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
+	@echo "out/site/index.html"
 
 bench: setup
-	$(BIN)/python -m benchmarks.run --write
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[docs]"
+	@mkdir -p build
+	$(BIN)/python -m benchmarks.run --write --json build/results.json; status=$$?; \
+	$(BIN)/python -m benchmarks.plots build/results.json docs/pictures && exit $$status
 
 # Without the tables and contracts that run other people's policy engines for minutes, and ours not at all.
 test-sanitized: setup

@@ -59,9 +59,7 @@ def test_the_documented_gate_of_an_mcp_server(tmp_path: Path, monkeypatch: pytes
     (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(tmp_path)
     Path("policies.toml").write_text((ROOT / "examples/gate/policies.toml").read_text("utf-8"), "utf-8")
-    from mcp.server import MCPServer
-
-    server = MCPServer("shop", log_level="CRITICAL")
-    exec(code, {"server": server})
-    (gate,) = (each for each in server.middleware if isinstance(each, McpGate))
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    (gate,) = (each for each in scope["server"].middleware if isinstance(each, McpGate))
     assert isinstance(gate.gate, Gate)
