@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     lines = [
         "# Performance", "",
-        "Written by `make bench`. Everything is a ratio to the raw primitive or to the reference stack (rfc8785, cryptography",
+        "Written by `make bench`. All are ratios to the raw primitive or to the reference stack (rfc8785, cryptography",
         "and plain Python at the same job), measured in one run in alternating order; the table with every number, times and",
         "sizes included, is `benchmarks/RESULTS.md` in the checkout.", "",
     ]  # fmt: skip
