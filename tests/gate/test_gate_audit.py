@@ -298,13 +298,17 @@ def test_a_line_is_read_strictly(pair: KeyPair) -> None:
 FLIPS: list[Any] = []
 
 
-@settings(max_examples=250, deadline=None)
-@given(data=st.data())
-def test_any_flip_is_refused(data: st.DataObject) -> None:
+def flips() -> None:
     if not FLIPS:
         FLIPS.append(KeyPair.generate())
         chain = chain_of(FLIPS[0], 1, 3, 1)
         FLIPS.extend((chain.export_jsonl(), chain.checkpoint()))
+
+
+@settings(max_examples=250, deadline=None)
+@given(data=st.data())
+def test_any_flip_is_refused(data: st.DataObject) -> None:
+    flips()
     signer, blob, checkpoint = FLIPS
     place, bit = data.draw(st.integers(0, len(blob) - 1)), data.draw(st.integers(1, 255))
     bad = blob[:place] + bytes([blob[place] ^ bit]) + blob[place + 1 :]
@@ -320,8 +324,7 @@ def test_any_flip_is_refused(data: st.DataObject) -> None:
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_any_flip_in_a_checkpoint_is_refused(data: st.DataObject) -> None:
-    if len(FLIPS) < 3:
-        test_any_flip_is_refused()
+    flips()
     signer, blob, checkpoint = FLIPS
     place, bit = data.draw(st.integers(0, len(checkpoint) - 1)), data.draw(st.integers(1, 255))
     bad = checkpoint[:place] + bytes([checkpoint[place] ^ bit]) + checkpoint[place + 1 :]
@@ -532,3 +535,24 @@ def test_kill_at_any_moment_loses_no_acknowledged_entry(tmp_path: Path, run_pyth
         assert chain.length == 3
         chain.append(entry())
     assert SignedAuditChain.verify_jsonl(path.read_bytes(), signer.public_keys()) == 4
+
+
+def test_a_file_has_one_writer_after_a_fork(tmp_path: Path, run_python: Any) -> None:
+    path = tmp_path / "a.jsonl"
+    run_python(
+        "import os\n"
+        "from kest.gate import AuditChainError, AuditEntry, KeyPair, ManagedAuditChain, SignedAuditChain\n"
+        "pair = KeyPair.generate()\n"
+        f"chain = ManagedAuditChain(pair, {str(path)!r})\n"
+        "chain.append(AuditEntry('a', 'b', 'permit', 'c'))\n"
+        "pid = os.fork()\n"
+        "if not pid:\n"
+        "    try: chain.append(AuditEntry('a', 'b', 'permit', 'c'))\n"
+        "    except AuditChainError: chain.close(); os._exit(0)\n"
+        "    os._exit(1)\n"
+        "assert os.waitpid(pid, 0)[1] == 0\n"
+        "chain.append(AuditEntry('a', 'b', 'permit', 'c'))\n"
+        "chain.close()\n"
+        f"with open({str(path)!r}, 'rb') as file: data = file.read()\n"
+        "assert SignedAuditChain.verify_jsonl(data, pair.public_keys()) == 2\n"
+    )

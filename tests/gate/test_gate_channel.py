@@ -248,16 +248,20 @@ def test_arguments(ends: Ends, keys: tuple[KeyPair, KeyPair, KeyPair]) -> None:
 FLIPS: list[Any] = []
 
 
-@settings(max_examples=150, deadline=None)
-@given(data=st.data())
-def test_any_flip_is_refused(data: st.DataObject) -> None:
+def flips() -> None:
     if not FLIPS:
         alice, bob = KeyPair.generate(), KeyPair.generate()
         sender = SecureChannel(alice, bob.public_keys())
         FLIPS.append(SecureChannel(bob, alice.public_keys()))
         FLIPS.append({"signed": sender.send_signed(b"x" * 50, "c"), "data": sender.send_data(b"y" * 50)})
         FLIPS[1]["opening"] = sender.session("c").opening
-    end, messages = FLIPS
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_any_flip_is_refused(data: st.DataObject) -> None:
+    flips()
+    end, messages = FLIPS[:2]
     kind = data.draw(st.sampled_from(sorted(messages)))
     good = messages[kind]
     place, bit = data.draw(st.integers(0, len(good) - 1)), data.draw(st.integers(1, 255))
@@ -278,8 +282,7 @@ def test_any_flip_is_refused(data: st.DataObject) -> None:
 @given(junk=st.binary(max_size=200))
 def test_what_is_sealed_need_not_be_sane(junk: bytes) -> None:
     """Anybody can seal anything for a recipient: every part of the inside is refused with the same class."""
-    if not FLIPS:
-        test_any_flip_is_refused()
+    flips()
     end = FLIPS[0]
     for kind, receive in ((0, end.receive_data), (1, lambda m: end.receive(m, "c")), (2, lambda m: end.accept(m, "c"))):
         outer = channel_format.start(kind, end.remote_key_id, end._local.public_keys())
@@ -364,8 +367,7 @@ def test_a_session_takes_only_its_next_frame(ends: Ends) -> None:
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_any_flip_in_a_frame_is_refused(data: st.DataObject) -> None:
-    if not FLIPS:
-        test_any_flip_is_refused()
+    flips()
     if len(FLIPS) < 4:
         end = FLIPS[0]
         sender = SecureChannel(KeyPair.generate(), end._local.public_keys())
@@ -411,3 +413,27 @@ def test_a_session_is_for_two_threads(ends: Ends) -> None:
         else:
             raise AssertionError("no frame fits")
     assert opened == 20
+
+
+def test_after_a_fork(run_python: Any) -> None:
+    """Messages of parent and child are no replays of each other, and no two processes go on with one session."""
+    run_python(
+        "import os\n"
+        "from kest.gate import ChannelError, KeyPair, SecureChannel\n"
+        "alice, bob = KeyPair.generate(), KeyPair.generate()\n"
+        "there, back = SecureChannel(alice, bob.public_keys()), SecureChannel(bob, alice.public_keys())\n"
+        "session = there.session('c')\n"
+        "accepted = back.accept(session.opening, 'c')\n"
+        "reading, writing = os.pipe()\n"
+        "pid = os.fork()\n"
+        "if not pid:\n"
+        "    try: session.send(b'x')\n"
+        "    except ChannelError: os.write(writing, there.send_signed(b'child', 'c'))\n"
+        "    os._exit(0)\n"
+        "os.close(writing)\n"
+        "assert back.receive_signed(there.send_signed(b'parent', 'c'), 'c') == b'parent'\n"
+        "with os.fdopen(reading, 'rb') as pipe: sealed = pipe.read()\n"
+        "os.waitpid(pid, 0)\n"
+        "assert back.receive_signed(sealed, 'c') == b'child'\n"
+        "assert accepted.receive(session.send(b'x')) == b'x'\n"
+    )

@@ -80,6 +80,7 @@ class ManagedAuditChain:
         self._written = self._chain.length
         self._appended = self._evicted = self._bytes = self._failures = 0
         self._healthy = True
+        self._owner = os.getpid()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         if flush_interval_secs is not None:
@@ -146,6 +147,8 @@ class ManagedAuditChain:
 
     def _flush(self, keep: int) -> int:
         """With the lock held: store everything, forget all but the newest ``keep``."""
+        if self._owner != os.getpid():
+            return 0  # the parent writes what it had at the fork
         try:
             self._store()
         except OSError as error:
@@ -182,6 +185,10 @@ class ManagedAuditChain:
     def append_batch(self, entries: Iterable[AuditEntry]) -> int:
         """Sign entries under one signature; see `SignedAuditChain.append_batch`."""
         batch = list(entries)
+        if self._owner != os.getpid():
+            raise AuditChainError(
+                "the audit file belongs to the process that forked: open another file in this process"
+            )
         with self._lock:
             if self._stop.is_set():
                 raise AuditChainError("the audit chain is closed")

@@ -103,7 +103,7 @@ class SecureChannel:
             raise GateInputError("replay_store is a path or has a method first_use(key, expires_at)")
         self._store: ReplayStore = _memory.store if store is None else store
         self._since_ms = _memory.since_ms if store is None else None
-        self._stream, self._numbers = os.urandom(16), itertools.count()
+        self._sender = (os.getpid(), os.urandom(16), itertools.count())
         self._check_keys()
 
     @property
@@ -138,15 +138,22 @@ class SecureChannel:
     def _send(self, kind: int, data: bytes, context: str, correlation: str) -> tuple[Secret, bytes]:
         self._check_keys()
         content = _content(data)
+        stream, number = self._next()
         sealed = start(kind, self._local.id, self._remote)
         header = Header(
-            self._local.id, self._remote.id, _text(context, "context_id"), _text(correlation, "correlation_id"), self._stream,
-            next(self._numbers), int(clock.now() * 1000), sha256(content), sealed.secret.binding,
+            self._local.id, self._remote.id, _text(context, "context_id"), _text(correlation, "correlation_id"), stream,
+            number, int(clock.now() * 1000), sha256(content), sealed.secret.binding,
         ).encode()  # fmt: skip
         if kind != DATA:
             protected, signatures = cose.sign(self._local.signing_keys(HYBRID), HEADER, header)
             header = cose.build(protected, header, signatures)
         return sealed.secret, seal_message(sealed, header, content)
+
+    def _next(self) -> tuple[bytes, int]:
+        """A message's number. The child of a fork counts for itself: its messages would look like replays otherwise."""
+        if self._sender[0] != os.getpid():
+            self._sender = (os.getpid(), os.urandom(16), itertools.count())
+        return self._sender[1], next(self._sender[2])
 
     # --- receiving ---
 

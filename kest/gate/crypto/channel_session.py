@@ -6,6 +6,7 @@ sealed message. What is authenticated with each message: the session, the direct
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, final
 
 from kest._kestcore import SecretStream, sha256
@@ -65,6 +66,7 @@ class ChannelSession:
         self._direction = direction
         self._sent = self._received = 0
         self._closed = self._ended = False
+        self._owner = os.getpid()
         self._sending, self._receiving = Lock(), Lock()
 
     @property
@@ -81,6 +83,7 @@ class ChannelSession:
         """
         if not isinstance(data, bytes):
             raise TypeError(f"data is bytes, not {type(data).__name__}")
+        self._check_owner()
         self._channel._check_keys()
         with self._sending:
             if self._closed:
@@ -103,6 +106,7 @@ class ChannelSession:
         """
         if not isinstance(frame, bytes):
             raise TypeError(f"a frame is bytes, not {type(frame).__name__}")
+        self._check_owner()
         other = FROM_ACCEPTER if self._direction == FROM_OPENER else FROM_OPENER
         with self._receiving:
             if self._ended:
@@ -124,6 +128,11 @@ class ChannelSession:
             self._received += 1
             data, self._ended = opened
             return data
+
+    def _check_owner(self) -> None:
+        """In the child of a fork the ratchet would go on with the keys that the parent goes on with."""
+        if self._owner != os.getpid():
+            raise ChannelError("this session belongs to the process that forked: open one in this process")
 
     def _bound(self, direction: bytes, number: int) -> bytes:
         return self._name + direction + number.to_bytes(8, "big")
