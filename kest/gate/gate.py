@@ -7,6 +7,7 @@ import logging
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -256,13 +257,13 @@ class Gate:
     ) -> None:
         """End a session, or refuse a principal or role from now on; here, and wherever the broadcaster reaches."""
         scope = checked_scope(kind, id, reason, evaluator)
-        self._local_sessions.invalidate(scope.target_id, scope.target_kind)  # whatever becomes of the rest
-        try:
-            if self._sessions is not None:
-                self._sessions.invalidate(scope.target_id, scope.target_kind)
-        finally:
+        kind, id = scope.target
+        with ExitStack() as stack:  # each, whatever becomes of the others; the last one first
             if self._broadcaster is not None:
-                self._broadcaster.publish(*scope.target, scope.reason, scope.evaluator)
+                stack.callback(self._broadcaster.publish, kind, id, scope.reason, scope.evaluator)
+            if self._sessions is not None:
+                stack.callback(self._sessions.invalidate, id, kind)
+            self._local_sessions.invalidate(id, kind)
 
     def _publish(self, verdict: Verdict) -> None:
         """Best effort: the verdict stands whether anybody hears of it or not."""

@@ -148,8 +148,10 @@ def _with_session(
             core.take_back(verdict)
             return verdict._refused("invariants", "INVARIANT_VIOLATION", session_cap_reason(most))
         if context.session_id is not None and not observing:
-            here.invalidate(context.session_id)  # whatever becomes of the store
-            sessions.invalidate(context.session_id)
+            try:
+                here.invalidate(context.session_id)  # whatever becomes of the store
+            finally:
+                sessions.invalidate(context.session_id)
     except Exception:
         log.exception("the session store failed")
         if shown.is_permit and not observing:

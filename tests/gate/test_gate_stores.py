@@ -11,7 +11,9 @@ import pytest
 from kest.gate import (
     ActionContext,
     Gate,
+    GateInputError,
     InMemoryInvalidationBroadcaster,
+    InMemorySessionStore,
     LimitKey,
     RateLimitStore,
     SessionState,
@@ -273,3 +275,24 @@ def test_a_session_at_its_cap_by_calls_at_the_same_time(permitting: Make, contex
         verdict = gate.evaluate(context(session_id="s"))
         assert (verdict.code, verdict.evaluator) == ("INVARIANT_VIOLATION", "invariants"), "no quota was consumed"
     assert verdict.reason == "invariant 'max_session_actions' violated: maximum 3 actions per session"
+
+
+def test_an_invalidation_goes_as_far_as_it_can(permitting: Make, context: Make) -> None:
+    """No room in memory, or the store down: the others are told all the same."""
+    broadcaster, heard = InMemoryInvalidationBroadcaster(), []
+    store = DictSessions()
+    gate = permitting(session_store=store, broadcaster=broadcaster)
+    gate._local_sessions = InMemorySessionStore(max_sessions=1)
+    gate.invalidate("a", "principal")
+    broadcaster.attach(heard.append)
+    with pytest.raises(GateInputError, match="as many"):
+        gate.invalidate("b", "principal")
+    assert ("principal", "b") in store.over
+    store.broken = "invalidate"
+    with pytest.raises(ConnectionError):
+        gate.invalidate("a", "principal")
+    assert [scope.target_id for scope in heard] == ["b", "a"]
+    store.broken = ""
+    assert gate.evaluate(context(session_id="s", ip="1.1.1.1")).is_permit
+    assert gate.evaluate(context(session_id="s", ip="2.2.2.2")).is_invalidate
+    assert ("session", "s") in store.over
