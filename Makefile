@@ -6,7 +6,7 @@ SOURCES = $(wildcard csrc/core/*.[ch] csrc/python/*.[ch])
 KEST_VECTORS ?= $(wildcard ../shared/vectors)
 export KEST_VECTORS
 
-.PHONY: help setup docs demo demo-delegation lab-up lab-test lab-down test services test-services check bench test-c test-sanitized test-pythons clean
+.PHONY: help setup docs demo demo-delegation lab-up lab-test lab-down test services test-services check bench test-c test-sanitized test-pythons fuzz clean
 
 help:
 	@echo "make demo            a governed, signed and verified pipeline over real data (a minute at first)"
@@ -20,6 +20,7 @@ help:
 	@echo "make docs            the documentation as a site, in out/site (a minute)"
 	@echo "make bench           speed and memory against the reference stack (six minutes)"
 	@echo "make test-sanitized  the tests over an ASan and UBSan build (ten minutes)"
+	@echo "make fuzz            libFuzzer over the C core, a minute for each of seven harnesses (FUZZ_SECONDS=60)"
 	@echo "make test-pythons    pip install . and the unit tests on each installed Python 3.10 to 3.13"
 
 setup: $(VENV)/.ready
@@ -96,6 +97,13 @@ bench: setup
 # Without the tables and contracts that run other people's policy engines for minutes, and ours not at all.
 test-sanitized: setup
 	VENV=$(VENV) tools/test-sanitized tests --ignore=tests/services --ignore=tests/lab --ignore=tests/contract --ignore-glob='*/test_policy_*'
+
+# The properties hold while the fuzzer looks for what breaks them; then what it found goes through the specification.
+FUZZ_SECONDS ?= 60
+fuzz: setup
+	@tools/system-packages clang libclang-rt llvm
+	tools/fuzz $(FUZZ_SECONDS)
+	KEST_FUZZ_CORPUS=build/fuzz/found $(BIN)/python -m pytest -q tests/differential/test_corpus.py
 
 test-pythons:
 	@tools/system-packages
