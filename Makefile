@@ -6,7 +6,7 @@ SOURCES = $(wildcard csrc/core/*.[ch] csrc/python/*.[ch])
 KEST_VECTORS ?= $(wildcard ../shared/vectors)
 export KEST_VECTORS
 
-.PHONY: help setup docs demo demo-delegation lab-up lab-test lab-down test services test-services check bench test-c test-sanitized test-pythons fuzz clean
+.PHONY: help setup docs demo demo-delegation lab-up lab-test lab-down test services test-services check bench test-c test-sanitized test-pythons fuzz test-tsan test-valgrind analyze clean
 
 help:
 	@echo "make demo            a governed, signed and verified pipeline over real data (a minute at first)"
@@ -20,6 +20,9 @@ help:
 	@echo "make docs            the documentation as a site, in out/site (a minute)"
 	@echo "make bench           speed and memory against the reference stack (six minutes)"
 	@echo "make test-sanitized  the tests over an ASan and UBSan build (ten minutes)"
+	@echo "make test-tsan       the C core's threading tests under ThreadSanitizer (half a minute)"
+	@echo "make test-valgrind   the C core's tests under valgrind (one to three minutes)"
+	@echo "make analyze         gcc -fanalyzer and clang-tidy over the C code (two to four minutes)"
 	@echo "make fuzz            libFuzzer over the C core, a minute for each of seven harnesses (FUZZ_SECONDS=60)"
 	@echo "make test-pythons    pip install . and the unit tests on each installed Python 3.10 to 3.13"
 
@@ -97,6 +100,18 @@ bench: setup
 # Without the tables and contracts that run other people's policy engines for minutes, and ours not at all.
 test-sanitized: setup
 	VENV=$(VENV) tools/test-sanitized tests --ignore=tests/services --ignore=tests/lab --ignore=tests/contract --ignore-glob='*/test_policy_*'
+
+test-tsan:
+	@tools/system-packages clang libclang-rt llvm
+	tools/test-tsan
+
+test-valgrind:
+	@tools/system-packages valgrind
+	tools/test-valgrind
+
+analyze: setup
+	@tools/system-packages clang-tidy
+	PYTHON=$(BIN)/python tools/analyze
 
 # The properties hold while the fuzzer looks for what breaks them; then what it found goes through the specification.
 FUZZ_SECONDS ?= 60

@@ -175,7 +175,7 @@ static kest_status read_scalars(const kest_json *root, kest_parsed *out, kest_st
     out->entry_id = view(id);
     out->trust = (uint8_t)trust->u.i;
     /* Canonical text: the token of trust_score is the only spelling of its value. */
-    out->override_exact = out->has_override && override.len == trust->end - trust->start &&
+    out->override_exact = override.data && override.len == trust->end - trust->start &&
                           memcmp(override.data, out->payload.data + trust->start, override.len) == 0;
     return KEST_OK;
 }

@@ -280,7 +280,7 @@ static const uint8_t *key_position(const reader *r, const kest_json *object, con
     const uint8_t *p = r->text + object->start + 1;
     const kest_json *m;
 
-    for (m = object->u.child; m != member; m = m->next)
+    for (m = object->u.child; m && m != member; m = m->next)
         p = r->text + m->end;
     while (*p != '"')
         p++;

@@ -66,12 +66,12 @@ static void round_to(double value, int count, decimal *d)
     char text[64]; /* 17 digits, a separator of any encoding, e+308 */
     const char *e;
 
-    snprintf(text, sizeof text, "%.*e", count - 1, value);
+    (void)snprintf(text, sizeof text, "%.*e", count - 1, value);
     e = strchr(text, 'e');
     d->digits[0] = text[0];
     memcpy(d->digits + 1, e - (count - 1), (size_t)(count - 1));
     d->count = count;
-    d->point = atoi(e + 1) + 1;
+    d->point = (int)strtol(e + 1, NULL, 10) + 1;
 }
 
 static bool reads_back(const decimal *d, double value)

@@ -97,7 +97,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             REQUIRE(st == KEST_OK || st == KEST_E_PACK_FORM);
             if (st == KEST_OK) {
                 kest_builder_init(&again);
-                REQUIRE(kest_unpack_dense(packed.data, packed.len, MAX_BYTES * 2, MAX_ENTRIES, &again) == KEST_OK);
+                REQUIRE(kest_unpack_dense(packed.data, packed.len, (size_t)MAX_BYTES * 2, MAX_ENTRIES, &again) == KEST_OK);
                 same_nodes(&b, &again);
                 kest_builder_free(&again);
             }

@@ -15,7 +15,7 @@ int LLVMFuzzerInitialize(int *argc, char ***argv);
 #define REQUIRE(property)                                                                                     \
     do {                                                                                                      \
         if (!(property)) {                                                                                    \
-            fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #property);                     \
+            (void)fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #property);                     \
             abort();                                                                                          \
         }                                                                                                     \
     } while (0)

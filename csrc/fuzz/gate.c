@@ -332,7 +332,7 @@ static kest_gate_set *compile(void)
     for (int i = 0; i < w.npolicies; i++) {
         char name[8];
 
-        snprintf(name, sizeof name, "p%d", i);
+        (void)snprintf(name, sizeof name, "p%d", i);
         REQUIRE(kest_gate_set_policy(set, fuzz_str(name), w.policies[i].permit) == KEST_OK);
         for (int k = 0; k < w.policies[i].nconditions; k++) {
             emit(set, w.policies[i].conditions[k]);

@@ -214,7 +214,7 @@ static void check_known(const kest_builder *b)
     kest_known *known = NULL;
     kest_buf json;
 
-    REQUIRE(kest_known_new(2 * MOST, MAX_BYTES, &known) == KEST_OK);
+    REQUIRE(kest_known_new((size_t)2 * MOST, MAX_BYTES, &known) == KEST_OK);
     kest_buf_init(&json);
     kest_pack_json(&json, b->nodes, b->count);
     for (size_t n = 0; n <= b->count; n++) {

@@ -52,8 +52,11 @@ static void rates(tape *t)
     int64_t now = 1000000, latest;
 
     nevents = 0;
-    for (uint8_t i = 0; i < KEYS; i++)
-        kest_gate_name((kest_str){&i, 1}, keys[i]);
+    for (int i = 0; i < KEYS; i++) {
+        const uint8_t name = (uint8_t)i;
+
+        kest_gate_name((kest_str){&name, 1}, keys[i]);
+    }
     REQUIRE(kest_gate_rates_new(KEYS, &r) == KEST_OK);
     latest = INT64_MIN;
     while (t->at < t->end && nevents < MAX_EVENTS) {

@@ -114,9 +114,9 @@ static bool slow_path(const uint8_t *text, size_t len, uint8_t *out, size_t *n)
     bool ok = true;
 
     for (size_t i = 0; i < len; i++) {
-        const char digits[3] = {len - i > 2 ? (char)text[i + 1] : 'x', len - i > 2 ? (char)text[i + 2] : 'x', 0};
-        const int value = text[i] == '%' && isxdigit((unsigned char)digits[0]) && isxdigit((unsigned char)digits[1])
-                              ? (int)strtol(digits, NULL, 16) : -1;
+        const bool escaped = text[i] == '%' && len - i > 2 && isxdigit(text[i + 1]) && isxdigit(text[i + 2]);
+        const char digits[3] = {(char)(escaped ? text[i + 1] : '0'), (char)(escaped ? text[i + 2] : '0'), 0};
+        const int value = escaped ? (int)strtol(digits, NULL, 16) : -1;
 
         if (value > 0 && value < 0x80 && (isalnum(value) || strchr("-._~", value))) {
             plain[m++] = (uint8_t)value;

@@ -302,7 +302,7 @@ static int read_session(GateObject *self, PyObject *tuple, kest_gate_session *ou
     unsigned long long actions;
     int known, revoked;
     double age;
-    kest_str text;
+    kest_str text = {NULL, 0};
 
     *out = (kest_gate_session){0};
     if (tuple == Py_None)

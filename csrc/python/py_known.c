@@ -20,7 +20,7 @@ static PyObject *known_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     static char *names[] = {"ring", "capacity", "max_bytes", NULL};
     kest_state *state = PyType_GetModuleState(type);
     PyObject *ring;
-    Py_ssize_t capacity = 16384, max_bytes = 32 * 1024 * 1024;
+    Py_ssize_t capacity = 16384, max_bytes = (Py_ssize_t)32 * 1024 * 1024;
     KnownObject *self;
     kest_status st;
 

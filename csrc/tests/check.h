@@ -13,7 +13,7 @@ static unsigned checks_passed, checks_failed;
             checks_passed++;                                                                                  \
         } else {                                                                                              \
             checks_failed++;                                                                                  \
-            fprintf(stderr, "%s:%d: %s [%s]\n", __FILE__, __LINE__, #condition, (row));                       \
+            (void)fprintf(stderr, "%s:%d: %s [%s]\n", __FILE__, __LINE__, #condition, (row));                       \
         }                                                                                                     \
     } while (0)
 #define CHECK(condition) CHECK_ROW(condition, "")
