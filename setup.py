@@ -1,5 +1,5 @@
-"""Builds the C extension. What is where comes from pkg-config; KEST_SANITIZE=1 builds with ASan and UBSan,
-KEST_WERROR=1 turns warnings into errors, KEST_COVERAGE=1 instruments for gcov."""
+"""Builds the C extension. What is where comes from pkg-config; KEST_SANITIZE=1 builds with ASan, UBSan and allocations
+that fail on demand, KEST_WERROR=1 turns warnings into errors, KEST_COVERAGE=1 instruments for gcov."""
 
 import os
 import shutil
@@ -73,6 +73,7 @@ def extension() -> Extension:
         compile_args.append("-Werror")
     if os.environ.get("KEST_SANITIZE") == "1":
         macros = [m for m in macros if m[0] != "_FORTIFY_SOURCE"]
+        macros.append(("KEST_FAULTS", None))  # allocations that fail when a test asks for it
         compile_args += [
             "-O1",
             "-fsanitize=address,undefined",

@@ -65,6 +65,10 @@ static int module_exec(PyObject *module)
         add_gate(module, state) < 0 || PyModule_AddFunctions(module, kest_pack_methods) < 0 ||
         PyModule_AddFunctions(module, kest_verify_methods) < 0)
         return -1;
+#ifdef KEST_FAULTS
+    if (PyModule_AddFunctions(module, kest_fault_methods) < 0)
+        return -1;
+#endif
     return PyModule_AddStringConstant(module, "__version__", KEST_RUNTIME_VERSION);
 }
 

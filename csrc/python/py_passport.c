@@ -301,10 +301,8 @@ static PyObject *decoded(const kest_node *node)
     kest_parsed parsed;
     PyObject *payload;
 
-    if (kest_parsed_read(node->jws, node->jws_len, &parsed) != KEST_OK) {
-        PyErr_SetString(PyExc_RuntimeError, "an entry that was readable is not any more"); /* cannot happen */
-        return NULL;
-    }
+    if (kest_parsed_read(node->jws, node->jws_len, &parsed) != KEST_OK)
+        return PyErr_NoMemory(); /* it was readable before */
     payload = kest_json_to_python(parsed.doc.root);
     kest_parsed_free(&parsed);
     return payload;

@@ -154,6 +154,9 @@ void kest_verify_run(kest_state *state, kest_node *const *nodes, size_t count, c
 /* A status of unpacking as an exception (always NULL). */
 PyObject *kest_raise_unpacking(kest_state *state, kest_status status);
 extern PyMethodDef kest_pack_methods[], kest_verify_methods[];
+#ifdef KEST_FAULTS
+extern PyMethodDef kest_fault_methods[];
+#endif
 
 /* py_vault.c */
 extern PyMethodDef kest_vault_methods[];

@@ -307,6 +307,29 @@ static bool twice_through(kest_node *const *nodes, size_t count)
     return ok;
 }
 
+/* The text form and kest.passport_z. */
+static bool as_text(kest_node *const *nodes, size_t count)
+{
+    kest_buf json, z, back;
+    kest_builder b;
+    size_t error_at;
+    bool ok;
+
+    kest_buf_init(&json);
+    kest_buf_init(&z);
+    kest_buf_init(&back);
+    kest_builder_init(&b);
+    kest_pack_json(&json, nodes, count);
+    ok = json.status == KEST_OK && kest_pack_z(json.data, json.len, &z) == KEST_OK &&
+         kest_unpack_z(z.data, z.len, 100000, &back) == KEST_OK &&
+         kest_unpack_json(back.data, back.len, 100, &b, &error_at) == KEST_OK && b.count == count;
+    kest_builder_free(&b);
+    kest_buf_free(&json);
+    kest_buf_free(&z);
+    kest_buf_free(&back);
+    return ok;
+}
+
 /* Signs, joins, packs, unpacks and verifies; true when all of it went well. */
 static bool whole_path(void)
 {
@@ -330,7 +353,7 @@ static bool whole_path(void)
     }
     if (join && kest_chain_collect(&join, 1, &all, &count) == KEST_OK && kest_pack_dense(all, count, &dense) == KEST_OK &&
         kest_unpack_dense(dense.data, dense.len, 100000, 100, &b) == KEST_OK)
-        ok = verify_all(b.nodes, b.count, ring, 1, &index) == KEST_OK && b.count == 4 && twice_through(all, count);
+        ok = verify_all(b.nodes, b.count, ring, 1, &index) == KEST_OK && b.count == 4 && twice_through(all, count) && as_text(all, count);
     kest_free(merged);
     kest_free(all);
     kest_buf_free(&dense);
