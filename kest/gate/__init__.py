@@ -42,6 +42,7 @@ from kest.gate.policies import Policies, Policy
 from kest.gate.reasons import reason as _reason
 from kest.gate.redis_broadcaster import RedisInvalidationBroadcaster
 from kest.gate.redis_rates import RedisRateLimitStore
+from kest.gate.redis_replay import RedisReplayStore
 from kest.gate.redis_sessions import RedisSessionStore
 from kest.gate.stores import LimitKey, RateLimitStore, SessionState, SessionStore
 from kest.gate.subscription import InvalidationSubscription
@@ -110,6 +111,7 @@ __all__ = [
     "ReceivedMessage",
     "RedisInvalidationBroadcaster",
     "RedisRateLimitStore",
+    "RedisReplayStore",
     "RedisSessionStore",
     "Refused",
     "ReplayStore",
