@@ -35,6 +35,7 @@ __all__ = [
     "ReplayStoreError",
     "ResolverError",
     "SigningError",
+    "TelemetryError",
     "TokenError",
     "TrustEvaluationError",
     "VerificationError",
@@ -151,6 +152,10 @@ class BaggageError(PassportError):
 
 class ClaimCheckError(BaggageError):
     """A claim check names a record that is missing, expired or does not belong to its passport."""
+
+
+class TelemetryError(KestError, ValueError):
+    """A file or database of telemetry cannot be read, or is damaged."""
 
 
 class GateError(KestError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import sys
@@ -12,7 +13,18 @@ from kest.cli.terminal import clean
 from kest.core.truststore import TrustStore
 from kest.errors import ConfigurationError, KestError
 
-__all__ = ["PARENT_MISSING", "UsageError", "add_bundles", "payload_of", "read_entries", "read_text", "read_trust"]
+__all__ = [
+    "PARENT_MISSING",
+    "UsageError",
+    "add_bundles",
+    "holds_telemetry",
+    "payload_of",
+    "read_entries",
+    "read_text",
+    "read_trust",
+]
+
+log = logging.getLogger("kest")
 
 PARENT_MISSING = "a parent entry is missing or comes later in the passport"  # KEST_E_PARENT_MISSING in the core
 
@@ -47,14 +59,52 @@ def _read(name: str, limit: int) -> bytes:
     return data
 
 
+def holds_telemetry(name: str) -> bool:
+    """Whether file ``name`` is one of telemetry: OTLP JSON lines, or an SQLite database. Standard input is not."""
+    from kest.telemetry.reader import HEAD, is_telemetry
+
+    if name == "-":
+        return False
+    try:
+        with open(name, "rb") as file:
+            return is_telemetry(file.read(HEAD))
+    except (OSError, ValueError):
+        return False  # whoever reads it says why
+
+
+def _telemetry_entries(name: str) -> list[Any]:
+    from kest.errors import TelemetryError
+    from kest.telemetry import TelemetryReader, flows
+
+    try:
+        with TelemetryReader(name) as reader:
+            entries = [entry for flow in flows(reader) for entry in flow.entries]
+            damaged = reader.damaged
+    except TelemetryError as error:
+        raise UsageError(clean(error, 500)) from None
+    if damaged:
+        log.warning(
+            "%d places in %s are damaged, the first is %s: %s",
+            len(damaged),
+            clean(name, 200),
+            damaged[0].where,
+            clean(damaged[0].reason, 300),
+        )
+    return entries
+
+
 def read_entries(name: str) -> list[Any]:
     """The members of the JSON array in file ``name`` (``-``: standard input); strings, if it is a passport.
+
+    Of telemetry: all entries in it, parents before children.
 
     Raises:
         UsageError: it cannot be read, or is not a JSON array.
     """
     from kest._kestcore import parse
 
+    if holds_telemetry(name):
+        return _telemetry_entries(name)
     shown = "standard input" if name == "-" else clean(name, 200)
     data = _read(name, MAX_PASSPORT_BYTES)
     try:

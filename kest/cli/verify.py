@@ -7,7 +7,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from kest.cli.source import UsageError, add_bundles, payload_of, read_entries, read_trust
+from kest.cli.source import UsageError, add_bundles, holds_telemetry, payload_of, read_entries, read_trust
 from kest.cli.terminal import Paint, clean, json_text, pad
 from kest.errors import PassportError, VerificationError
 
@@ -25,13 +25,19 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add the command to the parser."""
     parser = commands.add_parser(
         "verify",
-        help="check every signature, link, trust score and taint of a passport",
-        description="Check every signature, link, trust score and taint of a passport, offline.",
+        help="check every signature, link, trust score and taint of a passport or of telemetry",
+        description="Check every signature, link, trust score and taint of a passport, or of all entries in a file or "
+        "database of telemetry, offline.",
         epilog="Exit status: 0 verified, 1 not verified (with the index and reason of the first bad entry), "
         "2 wrong usage. Without --trust and --spiffe-bundle, the trust_store of the file that KEST_CONFIG names is used. "
         "Certificates in entries are judged as of the time in the entry, however long ago that is.",
     )
-    parser.add_argument("file", metavar="FILE", help="a passport, a JSON array of signed entries; - is standard input")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="a passport, a JSON array of signed entries (- is standard input), or telemetry: "
+        "OTLP JSON lines, or a database that KestTelemetry wrote",
+    )
     parser.add_argument(
         "--trust",
         metavar="KEYS",
@@ -73,6 +79,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _run(arguments: argparse.Namespace) -> int:
     tip = _tip(arguments.chain_tip)
     store = _store(arguments)
+    if holds_telemetry(arguments.file):
+        from kest.cli.telemetry import verify_telemetry
+
+        if tip is not None:
+            raise UsageError("--chain-tip is for a passport: telemetry has the tips of many")
+        return verify_telemetry(arguments.file, store, arguments.json)
     entries = read_entries(arguments.file)
     try:
         verified = _verified(entries, store, tip)

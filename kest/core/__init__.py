@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from kest.core.truststore import TrustStore
     from kest.errors import KestError, PolicyDeniedError, VerificationError
     from kest.http import KestHttpxInterceptor, KestIdentityMiddleware, KestMiddleware
+    from kest.telemetry import KestTelemetry
 
 _HOME = {
     "AuditSink": "kest.core.audit",
@@ -90,6 +91,7 @@ _HOME = {
     "KestHttpxInterceptor": "kest.http",
     "KestIdentityMiddleware": "kest.http",
     "KestMiddleware": "kest.http",
+    "KestTelemetry": "kest.telemetry",
     "KestEntry": "kest.core.passport",
     "Passport": "kest.core.passport",
     "PassportVerifier": "kest.core.passport",
@@ -124,6 +126,7 @@ __all__ = [
     "KestHttpxInterceptor",
     "KestIdentityMiddleware",
     "KestMiddleware",
+    "KestTelemetry",
     "LocalEd25519Provider",
     "MockIdentityProvider",
     "MockPolicyEngine",

@@ -13,7 +13,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from kest._kestcore import Passport, Signer, canonicalize, digest, stamp
-from kest.core import config, context, spans
+from kest.core import config, context, metering, spans
 from kest.core.binding import argument_hash
 from kest.core.claims import scopes_of
 from kest.core.decisions import decisions
@@ -231,6 +231,8 @@ class Call:
             settings.audit.record("entry", _tip(sealed))
         self.sealed = sealed
         context.passport_var.set(sealed)
+        if metering.active is not None:
+            metering.active.authorised((time.monotonic_ns() - self.started_ns) / 1e9)
         if self.span is not None:
             self._annotate(allowed=True)
 
@@ -293,15 +295,22 @@ class Call:
                 if known is not None:
                     if known.ids:
                         self._note(known)
+                    if metering.active is not None:
+                        metering.active.remembered(tier, known)
                     if not known.allowed:
                         yield from self._deny(tier, known)
                     continue
             policy_input = self._input(tier, mapped, resource_id, attributes)
+            asking = metering.ask(engine)
             try:
                 decision = yield _Decide(engine, self.entry_id, tier.policies, policy_input)
             except PolicyEngineError as error:
+                if asking is not None:
+                    asking.failed(tier)
                 yield from self._deny(tier, Decision(False, f"the policy engine failed: {error}"), error)
                 raise AssertionError("unreachable") from error
+            if asking is not None:
+                asking.decided(tier, decision)
             if key is not None:
                 decisions.put(key, engine, decision, generation)
             if decision.ids:
@@ -465,7 +474,7 @@ class Call:
             attributes["kest.decision_ids"] = self.decided_by
         if span.recording and self.sealed is not None:
             entry = _tip(self.sealed)
-            attributes["kest.signature"] = entry.rpartition(".")[2]
+            attributes["kest.signature"] = entry
             attributes["kest.chain_tip"] = self.sealed.chain_tip
             if len(self.sealed) * len(entry) <= spans.MAX_PASSPORT_ATTRIBUTE:
                 attributes["kest.passport"] = self.sealed.serialize()
