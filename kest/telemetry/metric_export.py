@@ -31,6 +31,11 @@ class MetricRouter(MetricExporter):
         self._made: dict[str, Any] = {}
         _routers.add(self)
 
+    @property
+    def used(self) -> bool:
+        """Whether there is any target."""
+        return bool(self._targets)
+
     def add(self, name: str, make: Make) -> None:
         """Another target."""
         self._targets = (*(item for item in self._targets if item[0] != name), (name, make))

@@ -121,16 +121,17 @@ class Pipeline:
             self._wake.set()
 
     def _make_room(self) -> bool:
-        if not self.sink.local or self._failing_since is not None:
+        if not self.sink.local:
             return False
-        if not self._exporting.acquire(timeout=CALLERS_PATIENCE):
-            return False
-        try:
-            if len(self._spans) >= self._limits.queue:
-                self._export(CALLERS_BATCH)
-            return len(self._spans) < self._limits.queue
-        finally:
-            self._exporting.release()
+        while len(self._spans) >= self._limits.queue:
+            if self._failing_since is not None or not self._exporting.acquire(timeout=CALLERS_PATIENCE):
+                return False
+            try:
+                if len(self._spans) >= self._limits.queue:
+                    self._export(CALLERS_BATCH)
+            finally:
+                self._exporting.release()
+        return True
 
     def _start(self) -> None:
         with self._counting:

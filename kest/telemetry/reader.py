@@ -76,7 +76,7 @@ class TelemetryReader:
             except BaseException:
                 database.close()
                 raise
-        except (sqlite3.Error, TelemetryError) as error:
+        except (sqlite3.Error, UnicodeDecodeError, TelemetryError) as error:
             raise TelemetryError(f"cannot read {self.path!r}: {error}") from None
         return database
 

@@ -111,11 +111,11 @@ class SpanRecord:
 def record_of(span: ReadableSpan, service_name: str | None = None) -> SpanRecord:
     """What OpenTelemetry's SDK has of a finished span; ``service_name`` replaces that of its resource."""
     context, scope, parent = span.get_span_context(), span.instrumentation_scope, span.parent
-    resource = {name: _plain(value) for name, value in span.resource.attributes.items()}
+    resource = {_clean(name): _plain(value) for name, value in span.resource.attributes.items()}
     if service_name is not None:
         resource["service.name"] = service_name
     return SpanRecord(
-        name=span.name,
+        name=_clean(span.name),
         trace_id=f"{context.trace_id if context else 0:032x}",
         span_id=f"{context.span_id if context else 0:016x}",
         parent_span_id="" if parent is None else f"{parent.span_id:016x}",
@@ -125,8 +125,8 @@ def record_of(span: ReadableSpan, service_name: str | None = None) -> SpanRecord
         start_ns=span.start_time or 0,
         end_ns=span.end_time or 0,
         status=span.status.status_code.name,
-        status_description=span.status.description or "",
-        attributes={name: _plain(value) for name, value in (span.attributes or {}).items()},
+        status_description=_clean(span.status.description or ""),
+        attributes={_clean(name): _plain(value) for name, value in (span.attributes or {}).items()},
         resource=resource,
     )
 
@@ -136,7 +136,11 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and isfinite(value)):
         return value
-    return str(value).encode("utf-8", "replace").decode()  # lone surrogates have no UTF-8
+    return _clean(str(value))
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()  # lone surrogates have no UTF-8
 
 
 def otlp_line(record: SpanRecord) -> bytes:

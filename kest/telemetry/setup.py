@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from kest.core import metering
 from kest.errors import ConfigurationError, MissingExtraError
 from kest.locks import Lock
-from kest.telemetry import metrics as instruments
 from kest.telemetry.pipeline import Limits, Pipeline
 from kest.telemetry.queues import register_queue
 
@@ -143,6 +142,7 @@ class _State:
         sink, name, target = _sink(kind, endpoint, protocol)
         if any((route.kind, route.endpoint) == (kind, name) for route in self.routes()):
             return
+        limits = _limits(kind)
         sink.check()
         wants_metrics = kind == "otlp" if metrics is None else metrics
         if wants_metrics and target is not None:
@@ -150,7 +150,7 @@ class _State:
         router = self._router(service_name)  # nothing was changed until here, and nothing fails after it
         if wants_metrics:
             self._add_metrics(service_name, name, target)
-        pipeline = Pipeline(sink, str(target) if target is not None else name, _limits(kind))
+        pipeline = Pipeline(sink, name, limits)
         every_scope = self.own_provider and kind not in DEFAULT_PATHS  # those have columns and readers for Kest's alone
         route = Route(kind, name, pipeline, service_name, every_scope, self.own_provider)
         router.routes = (*router.routes, route)
@@ -181,8 +181,10 @@ class _State:
             if trace.get_tracer_provider() is not provider:  # somebody was quicker: theirs it is
                 return self._router(service_name)
         if self.router is None:
+            from kest.telemetry.metrics import add_spans_source
+
             atexit.register(_at_exit)
-            instruments.add_spans_source(_span_counts)
+            add_spans_source(_span_counts)
             register_queue("telemetry", _queued)
         self.router, self.provider, self.own_provider = router, provider, own
         return router
@@ -211,13 +213,15 @@ class _State:
             self.metric_router.add(name, lambda: target.exporter("metrics"))
 
     def end(self, timeout: float) -> None:
+        for route in self.routes():
+            route.pipeline.flush(timeout)
+        if self.metric_router is not None and self.meter_provider is not None and self.metric_router.used:
+            self.meter_provider.force_flush(timeout * 1000)  # while the counts of spans are still there
+            self.metric_router.clear()
         if self.router is not None:
             routes, self.router.routes = self.router.routes, ()
             for route in routes:
                 route.pipeline.close(timeout)
-        if self.metric_router is not None and self.meter_provider is not None:
-            self.meter_provider.force_flush(timeout * 1000)
-            self.metric_router.clear()
 
 
 def _sink(kind: str, endpoint: str | os.PathLike[str] | None, protocol: str | None) -> tuple[Any, str, Target | None]:

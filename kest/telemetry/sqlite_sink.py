@@ -45,7 +45,7 @@ class SqliteSink:
             self._opened()
         except OSError as error:
             raise unwritable(self.path, error) from None
-        except (sqlite3.Error, TelemetryError) as error:
+        except (sqlite3.Error, UnicodeDecodeError, TelemetryError) as error:
             raise ConfigurationError(
                 f"telemetry cannot go to {self.path!r}: {error}; name a new file, or a database that Kest's telemetry "
                 "made, on a local disk with space left"
@@ -66,7 +66,7 @@ class SqliteSink:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-        except (OSError, sqlite3.Error, TelemetryError) as error:
+        except (OSError, sqlite3.Error, UnicodeDecodeError, TelemetryError) as error:
             self._discard()
             if isinstance(error, sqlite3.ProgrammingError):  # ours: it would fail the next time too
                 raise
@@ -119,7 +119,7 @@ def _row(span: ReadableSpan) -> tuple[Any, ...]:
 def _storable(value: Any) -> Any:
     if isinstance(value, dict):
         return json.dumps({name: _exact(member) for name, member in value.items()}, separators=(",", ":"))
-    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+    return value
 
 
 def _exact(value: Any) -> Any:
