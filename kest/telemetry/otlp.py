@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
 
 from kest.errors import ConfigurationError, MissingExtraError
+from kest.telemetry.pipeline import LostError
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -148,7 +149,7 @@ class OtlpSink:
         if self._exporter is None:
             self._exporter = self.target.exporter("traces")
         if self._exporter.export(spans) is not SpanExportResult.SUCCESS:
-            raise RefusedError
+            raise LostError("the endpoint took nothing; OpenTelemetry's exporter has logged why")
 
     def release(self) -> None:
         """See `Sink.release`. Other processes cannot harm a connection that they do not use."""
@@ -162,7 +163,3 @@ class OtlpSink:
         exporter, self._exporter = self._exporter, None
         if exporter is not None:
             exporter.shutdown()
-
-
-class RefusedError(Exception):
-    """The endpoint did not take a batch; the exporter's own log says why."""

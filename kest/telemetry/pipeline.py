@@ -22,7 +22,7 @@ from kest.locks import Lock
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["Limits", "Pipeline", "Sink", "UnavailableError"]
+__all__ = ["Limits", "LostError", "Pipeline", "Sink", "UnavailableError"]
 
 log = logging.getLogger("kest.telemetry")
 
@@ -32,6 +32,10 @@ CALLERS_PATIENCE = 1.0
 """Seconds for which such a caller waits for the writer before its span is dropped."""
 SAY_AGAIN = 60.0
 """Seconds between two lines in the log about a sink that keeps failing."""
+
+
+class LostError(Exception):
+    """A sink has lost a batch, for good. The message is for the log."""
 
 
 class UnavailableError(Exception):
@@ -82,6 +86,9 @@ class Pipeline:
         self._spans: deque[ReadableSpan] = deque()
         self._exporting = threading.Lock()  # with a timeout, and held over a fork: more than kest.locks.Lock can do
         self._wake = threading.Event()
+        self._flushes: deque[threading.Event] = deque()
+        self._in_flight = 0
+        self._stopping = False
         self._thread: threading.Thread | None = None
         self._failing_since: float | None = None
         self._said = 0.0
@@ -151,11 +158,14 @@ class Pipeline:
 
     def _run(self) -> None:
         wake = self._wake
-        while not self._closed:
+        while not self._stopping:
             wake.wait(self._limits.delay)
             wake.clear()
+            waiting = [self._flushes.popleft() for _ in range(len(self._flushes))]
             with self._exporting:
                 self._drain()
+            for done in waiting:
+                done.set()
 
     def _drain(self) -> None:
         while self._spans and self._export(self._limits.batch):
@@ -165,6 +175,7 @@ class Pipeline:
         """One batch; False when the sink is not available. The caller holds ``_exporting``."""
         spans = self._spans
         batch = [spans.popleft() for _ in range(min(most, len(spans)))]
+        self._in_flight = len(batch)
         try:
             with _Uninstrumented():
                 self.sink.export(batch)
@@ -176,9 +187,12 @@ class Pipeline:
         except Exception as error:
             self._count(failed=len(batch))
             self._failing_since = self._failing_since or time.monotonic()
-            self._say(f"it raised {type(error).__name__}")
+            self._say(str(error) if isinstance(error, LostError) else f"it raised {type(error).__name__}")
             return True
-        self._count(exported=len(batch))
+        else:
+            self._count(exported=len(batch))
+        finally:
+            self._in_flight = 0
         if self._failing_since is not None:
             self._failing_since = None
             self._said = 0.0
@@ -205,7 +219,19 @@ class Pipeline:
     # --- the end ---
 
     def flush(self, timeout: float) -> bool:
-        """Write all that waits; whether nothing is left of it."""
+        """Write all that waits; whether nothing is left of it. Takes no longer than ``timeout`` seconds with a remote sink,
+        whose exporter may try for a minute; a local one is written to here."""
+        thread = self._thread
+        if (
+            not self.sink.local
+            and thread is not None
+            and thread.is_alive()
+            and thread is not threading.current_thread()
+        ):
+            done = threading.Event()
+            self._flushes.append(done)
+            self._wake.set()
+            return done.wait(timeout) and not self._spans
         if not self._exporting.acquire(timeout=timeout):
             return False
         try:
@@ -220,14 +246,17 @@ class Pipeline:
             return
         self._closed = True
         self.flush(timeout)
+        self._stopping = True
         self._wake.set()
-        if self._spans:
-            self._count(dropped=len(self._spans))
-            self._spans.clear()
-            log.error("telemetry to %s ended with %d spans lost", self.name, self.failed + self.dropped)
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join(timeout)
+            if self._in_flight:
+                self.sink.close()  # an exporter that waits to try again stops doing so
+            thread.join(CALLERS_PATIENCE)
+        if lost := len(self._spans) + self._in_flight:
+            self._count(dropped=lost)
+            self._spans.clear()
+            log.error("telemetry to %s ended with %d spans lost", self.name, self.failed + self.dropped)
         self.sink.close()
 
     # --- forks ---

@@ -212,12 +212,15 @@ class _State:
         else:
             self.metric_router.add(name, lambda: target.exporter("metrics"))
 
-    def end(self, timeout: float) -> None:
+    def end(self, timeout: float, at_exit: bool = False) -> None:
         for route in self.routes():
             route.pipeline.flush(timeout)
         if self.metric_router is not None and self.meter_provider is not None and self.metric_router.used:
-            self.meter_provider.force_flush(timeout * 1000)  # while the counts of spans are still there
-            self.metric_router.clear()
+            if at_exit:  # in a thread of the provider's, for as long as it may take
+                self.meter_provider.shutdown(timeout * 1000)
+            else:
+                self.meter_provider.force_flush(timeout * 1000)  # while the counts of spans are still there
+                self.metric_router.clear()
         if self.router is not None:
             routes, self.router.routes = self.router.routes, ()
             for route in routes:
@@ -289,9 +292,7 @@ def _queued() -> int:
 
 
 def _at_exit() -> None:
-    _state.end(EXIT_TIMEOUT)
-    if _state.meter_provider is not None:
-        _state.meter_provider.shutdown(EXIT_TIMEOUT * 1000)
+    _state.end(EXIT_TIMEOUT, at_exit=True)
 
 
 _lock = Lock()

@@ -150,15 +150,14 @@ def test_without_a_collector_calls_go_on_and_losses_are_said(protocol: str, run_
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         done = run_python(
-            CALLS + f"KestTelemetry.setup('shop', 'otlp', 'http://127.0.0.1:{port}', protocol={protocol!r})\n"
+            CALLS
+            + f"KestTelemetry.setup('shop', 'otlp', 'http://127.0.0.1:{port}', protocol={protocol!r}, metrics=False)\n"
             "for _ in range(5): assert f() == 1\n"
-            "KestTelemetry.flush()\n"
-            "(status,) = KestTelemetry.status()\n"
-            "assert status['failed'] == 5 and status['exported'] == 0, status\n"
+            "KestTelemetry.shutdown(2)\n"  # older exporters try for a minute, whatever they are told
             "assert f() == 1\n",
-            env={"OTEL_EXPORTER_OTLP_TIMEOUT": "1"},
+            env={"OTEL_EXPORTER_OTLP_TIMEOUT": "1", "OTEL_METRIC_EXPORT_INTERVAL": "3600000"},
         )
-    assert "Calls go on" in done.stderr
+    assert "Lost so far: 5 spans" in done.stderr or "ended with 5 spans lost" in done.stderr
 
 
 def test_what_a_collector_wrote_can_be_verified(

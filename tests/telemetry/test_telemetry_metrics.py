@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from kest.telemetry import register_queue
 
 pytest.importorskip("opentelemetry.sdk.metrics")
 
+from opentelemetry.metrics import Meter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
@@ -116,7 +118,8 @@ def test_durations_are_seconds_with_buckets_for_microseconds(metered: Any, confi
         assert metrics[name].unit == "s"
         (point,) = metrics[name].data.data_points
         assert 0 < point.sum < 60
-        assert point.explicit_bounds[0] == 5e-6
+        if "explicit_bucket_boundaries_advisory" in inspect.signature(Meter.create_histogram).parameters:  # since 1.30
+            assert point.explicit_bounds[0] == 5e-6
     units = {name: metric.unit for name, metric in metrics.items()}
     assert units["kest.decisions"] == "{decision}"
     assert units["kest.decision_cache.lookups"] == "{lookup}"

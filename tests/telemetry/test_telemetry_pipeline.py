@@ -178,3 +178,26 @@ def test_an_exporters_own_calls_are_not_traced(start: Any) -> None:
     pipeline.flush(60)
     assert seen == [True]
     assert context.get_value(context._SUPPRESS_INSTRUMENTATION_KEY) is None
+
+
+def test_a_remote_sink_that_hangs_holds_nobody_up(start: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    monkeypatch.setattr("kest.telemetry.pipeline.CALLERS_PATIENCE", 0.01)
+    sink, pipeline = start(local=False, queue=10, batch=2)
+    sink.gate.clear()
+    for number in range(3):
+        pipeline.add(number)
+    assert sink.entered.wait(60)
+    assert not pipeline.flush(0.01)
+    pipeline.close(0.01)
+    assert sink.closed
+    assert pipeline.dropped == 3
+    assert "ended with 3 spans lost" in caplog.text
+
+
+def test_a_remote_sink_is_flushed_by_its_thread(start: Any) -> None:
+    sink, pipeline = start(local=False)
+    pipeline.add(1)
+    assert pipeline.flush(60)
+    pipeline.add(2)
+    pipeline.close(60)
+    assert sink.spans == [1, 2]

@@ -53,6 +53,8 @@ from kest.errors import ConfigurationError, IdentityError, PassportTooLargeError
 REQUIRES = {
     "F-CP-02": "test_documents.py::test_000_fastapi_extends_the_passport_over_two_hops",
     "F-CP-03": "test_documents.py::test_000_fastapi_extends_the_passport_over_two_hops",
+    "F-TE-03": "../telemetry/test_telemetry_setup.py::test_what_a_process_did_is_in_the_file_when_it_has_ended",
+    "NF-OBS-02": "../telemetry/test_telemetry_setup.py::test_the_service_comes_from_the_environment_too",
 }
 """Ids that are covered elsewhere, and where."""
 
