@@ -34,6 +34,7 @@ class SqliteSink:
     def __init__(self, path: str) -> None:
         self.path = os.path.abspath(path)
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None  # device and inode of what is open
 
     def check(self) -> None:
         """Make the database, or see that it is one.
@@ -74,7 +75,9 @@ class SqliteSink:
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is not None:
-            return self._connection
+            if self._file == self._there():
+                return self._connection
+            self._discard()  # moved or deleted: nobody would find what is written to it
         os.close(open_private(self.path, os.O_RDWR))  # SQLite's other files take its mode
         connection = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
         try:
@@ -85,8 +88,15 @@ class SqliteSink:
         except BaseException:
             connection.close()
             raise
-        self._connection = connection
+        self._connection, self._file = connection, self._there()
         return connection
+
+    def _there(self) -> tuple[int, int] | None:
+        try:
+            status = os.lstat(self.path)
+        except FileNotFoundError:
+            return None
+        return status.st_dev, status.st_ino
 
     def _discard(self) -> None:
         try:

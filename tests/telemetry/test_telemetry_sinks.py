@@ -97,6 +97,25 @@ def test_lone_surrogates_and_odd_numbers_can_be_written(sink: Any, tmp_path: Pat
     assert found.attributes["mixed"] == [1.5, 2.5]
 
 
+@pytest.mark.parametrize("how", ["moved", "deleted"])
+def test_what_was_rotated_is_made_anew(how: str, sink: Any, tmp_path: Path, make_span: Any) -> None:
+    path = tmp_path / "t"
+    sink.export([make_span("one")])
+    sink.export([make_span("two")])
+    (tmp_path / "old").mkdir()
+    for file in list(tmp_path.glob("t*")):
+        if how == "moved":
+            file.rename(tmp_path / "old" / file.name)
+        else:
+            file.unlink()
+    sink.export([make_span("three")])
+    sink.close()
+    assert names(path) == ["three"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    if how == "moved":
+        assert names(tmp_path / "old" / "t") == ["one", "two"]
+
+
 # --- files ---
 
 
@@ -111,23 +130,6 @@ def test_a_torn_line_stays_alone(tmp_path: Path, make_span: Any) -> None:
     with TelemetryReader(path) as reader:
         assert [span.name for span in reader] == ["one", "two"]
         assert [damage.where for damage in reader.damaged] == ["line 2"]
-
-
-@pytest.mark.parametrize("how", ["moved", "deleted"])
-def test_a_rotated_file_is_made_anew(how: str, tmp_path: Path, make_span: Any) -> None:
-    path = tmp_path / "t"
-    sink = FileSink(str(path))
-    sink.export([make_span("one")])
-    if how == "moved":
-        path.rename(tmp_path / "t.1")
-    else:
-        path.unlink()
-    sink.export([make_span("two")])
-    sink.close()
-    assert names(path) == ["two"]
-    assert path.stat().st_mode & 0o777 == 0o600
-    if how == "moved":
-        assert names(tmp_path / "t.1") == ["one"]
 
 
 # --- databases ---
