@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from kest import __version__
-from kest.cli import gate, identity, inspect, keygen, policy, verify
+from kest.cli import gate, identity, inspect, keygen, policy, verify, viz
 from kest.cli.source import UsageError
 from kest.cli.terminal import Paint, clean
 from kest.errors import KestError
 
 __all__ = ["main"]
 
-COMMANDS = (verify, inspect, keygen, identity, policy, gate)
+COMMANDS = (verify, inspect, keygen, identity, policy, gate, viz)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,7 +35,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="kest",
-        description="Verify and inspect passports of signed entries, make keys, see which identity a process has, and check "
+        description="Verify, inspect and draw passports of signed entries, make keys, see which identity a process has, and check "
         "and test policies.",
         epilog="Exit status: 0 as wished, 1 not verified, 2 wrong usage.",
     )

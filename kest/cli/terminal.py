@@ -16,13 +16,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
+from kest.visible import escape, visible
+
 __all__ = ["Column", "Paint", "clean", "clip", "fold", "json_text", "pad", "table", "terminal_width", "width"]
 
 MIN_WIDTH = 80
-MAX_STACKED = 2  # combining marks on one character; more of them climb over the lines above
 
-# Control, format (bidirectional overrides, zero width), surrogate, private use, unassigned, line and paragraph ends.
-_HARMFUL = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))
 _PLAIN = re.compile(r"[ -%'-;=?-\[\]-~]*")  # printable ASCII that is never escaped: all but & < > and the backslash
 # Where HTML would see a tag, a comment or a character reference. Python's own <lambda> has no meaning there and stays.
 _MARKUP = re.compile(r"<(?!lambda>)(?=[A-Za-z/!?])|&(?=[A-Za-z#][A-Za-z0-9]*;)")
@@ -38,33 +37,11 @@ def clean(text: object, limit: int | None = None) -> str:
         string = string[:limit]
     if _PLAIN.fullmatch(string):
         return string
-    out: list[str] = []
-    stacked = MAX_STACKED  # a mark with nothing before it would attach to what the table puts there
-    for char in string:
-        category = unicodedata.category(char)
-        if category in ("Mn", "Me"):
-            stacked += 1
-            harmful = stacked > MAX_STACKED or _selects_variation(char)
-        else:
-            stacked = 0
-            harmful = category in _HARMFUL or (category == "Zs" and char != " ")
-        out.append(_escape(char) if harmful else char)
-    shown = _MARKUP.sub(lambda found: _escape(found[0]), "".join(out))
+    shown = _MARKUP.sub(lambda found: escape(found[0]), visible(string))
     encoding = (
         getattr(sys.stdout, "encoding", None) or "ascii"
     )  # what it cannot say is escaped here, where it is measured
     return shown.encode(encoding, "backslashreplace").decode(encoding)
-
-
-def _selects_variation(char: str) -> bool:
-    return "\ufe00" <= char <= "\ufe0f" or "\U000e0100" <= char <= "\U000e01ef"  # changes the width of what precedes it
-
-
-def _escape(char: str) -> str:
-    code = ord(char)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _char_width(char: str) -> int:

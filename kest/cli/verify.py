@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kest.core.passport import VerifiedPassport
     from kest.core.truststore import TrustStore
 
-__all__ = ["register"]
+__all__ = ["add_trust_arguments", "register", "trust_store"]
 
 UNKNOWN_PRINCIPAL = "no key is known for the principal"  # KEST_E_PRINCIPAL in the core
 _TIP = re.compile(r"[0-9a-f]{64}(,[0-9a-f]{64})*")
@@ -38,6 +38,18 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="a passport, a JSON array of signed entries (- is standard input), or telemetry: "
         "OTLP JSON lines, or a database that KestTelemetry wrote",
     )
+    add_trust_arguments(parser)
+    parser.add_argument(
+        "--chain-tip",
+        metavar="TIP",
+        help="hash of the last entry, as kest.chain_tip carries it; without it, cut-off last entries go unnoticed",
+    )
+    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
+    parser.set_defaults(run=_run)
+
+
+def add_trust_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say whose keys are believed; `trust_store` reads them."""
     parser.add_argument(
         "--trust",
         metavar="KEYS",
@@ -67,18 +79,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         default=[],
         help="whose authorities a bundle holds, such as example.org; one for each, in order",
     )
-    parser.add_argument(
-        "--chain-tip",
-        metavar="TIP",
-        help="hash of the last entry, as kest.chain_tip carries it; without it, cut-off last entries go unnoticed",
-    )
-    parser.add_argument("--json", action="store_true", help="print the verdict as JSON")
-    parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     tip = _tip(arguments.chain_tip)
-    store = _store(arguments)
+    store = trust_store(arguments)
     if holds_telemetry(arguments.file):
         from kest.cli.telemetry import verify_telemetry
 
@@ -105,7 +110,8 @@ def _tip(given: str | None) -> str | None:
     return ",".join(sorted(given.split(",")))
 
 
-def _store(arguments: argparse.Namespace) -> TrustStore:
+def trust_store(arguments: argparse.Namespace) -> TrustStore:
+    """Of the keys that the options name, or else of those of the file that ``KEST_CONFIG`` names."""
     from kest.core.truststore import TrustStore
 
     bundles, domains = arguments.spiffe_bundle, arguments.trust_domain

@@ -265,6 +265,10 @@ class TrustStore:
         self._built = built = _Built(KeyRing((*grants, *learned)), snapshots, authorities, until, grants)
         return built
 
+    def grants(self) -> tuple[Grant, ...]:
+        """The keys with what each may do, those of sources among them, without those of certificates."""
+        return self._current().grants
+
     def _ring_for(self, passport: Passport) -> KeyRing:
         built = self._current()
         if not built.authorities:
