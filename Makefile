@@ -75,6 +75,7 @@ services:
 
 # Real servers and processes: OPA, SPIRE, Redis, an OIDC issuer, Keycloak, …, services, a fresh installation.
 test-services: setup services
+	@tools/system-packages chromium || true
 	$(BIN)/python -m pytest -q tests/services
 
 test-c: setup

@@ -162,17 +162,28 @@ def _folded(rows: list[list[int]], x: dict[int, float]) -> _Block:
 
 
 def _packed(blocks: list[_Block], count: int) -> Layout:
-    """Components on shelves, in the order of their first nodes, filling about a screen's shape."""
+    """Components on shelves, in the order of their first nodes, as wide as makes the whole fit best on a screen."""
+    blocks = sorted(blocks, key=lambda one: min(one.nodes))
     area = sum((block.width + SPACE) * (block.height + SPACE) for block in blocks)
-    shelf = max([(area * ASPECT) ** 0.5, *(block.width for block in blocks)], default=0.0)
+    least = max((block.width for block in blocks), default=0.0)
+    tried = (_shelves(blocks, max(least, (area * ASPECT * factor) ** 0.5)) for factor in (1, 1.5, 2, 3, 4, 6))
+    places, width, height = min(tried, key=lambda one: max(one[1] / ASPECT, one[2]))
     x, y = [0.0] * count, [0.0] * count
-    across = down = tallest = widest = 0.0
-    for block in sorted(blocks, key=lambda one: min(one.nodes)):
-        if across and across + block.width > shelf:
-            across, down, tallest = 0.0, down + tallest + SPACE, 0.0
+    for block, (across, down) in zip(blocks, places, strict=True):
         for node, left, top in zip(block.nodes, block.x, block.y, strict=True):
             x[node], y[node] = round(across + left, 1), round(down + top, 1)
+    return Layout(tuple(x), tuple(y), width, height)
+
+
+def _shelves(blocks: list[_Block], shelf: float) -> tuple[list[tuple[float, float]], float, float]:
+    """Where each block goes, and the size of the whole, with shelves of this width."""
+    places = []
+    across = down = tallest = widest = 0.0
+    for block in blocks:
+        if across and across + block.width > shelf:
+            across, down, tallest = 0.0, down + tallest + SPACE, 0.0
+        places.append((across, down))
         across += block.width + SPACE
         widest = max(widest, across - SPACE)
         tallest = max(tallest, block.height)
-    return Layout(tuple(x), tuple(y), widest, down + tallest)
+    return places, widest, down + tallest

@@ -188,7 +188,7 @@ def _collect(found: dict[str, _Found], record: SourceRecord, read: Read) -> None
 
 def _verdicts(found: list[_Found], verifier: Verifier | None) -> list[Verdict]:
     entries = [one for one in found if one.read.kind == "entry" and "record" not in one.read.payload and one.record.jws]
-    chained = {} if verifier is None else verifier.chain([one.record.jws for one in entries])
+    chained = {} if verifier is None else verifier.chain({one.record.jws: one.read for one in entries})
     out = []
     for one in found:
         if one.record.verdict is not None:

@@ -347,7 +347,7 @@
 
   const count = (test) => nodes.filter(test).length.toLocaleString("en");
   const said = [`${count((node) => node.kind === "entry")} entries`];
-  for (const [name, test] of [["denied", filters.denial], ["without outcome", filters.missing], ["not valid or of unknown key", filters.bad],
+  for (const [name, test] of [["denied", filters.denial], ["without outcome", filters.missing], ["not verified", filters.bad],
     ["tainted", tainted], ["parents not in this file", (node) => node.kind === "absent"]])
     if (nodes.some(test)) said.push(`${count(test)} ${name}`);
   if (data.leftOut) said.push(`${data.leftOut.toLocaleString("en")} older ones left out`);
