@@ -91,7 +91,7 @@ def test_5000_entries_load_without_a_word_and_without_a_request(site: SimpleName
     page.picture(site.folder / "large.png")
     assert page.complaints() == []
     assert page.requested() == [site.large]
-    assert "owned" not in page.run("document.title")
+    assert page.run("document.title") != "owned"
     assert page.run("document.images.length") == 0
 
 
@@ -165,7 +165,7 @@ def test_filters_and_hostile_text(site: SimpleNamespace) -> None:
         page.run("document.querySelector('.row').click()")
         assert not set(detail(page)) & {"\x1b", "\u202e"}
     assert page.complaints() == []
-    assert "owned" not in page.run("document.title")
+    assert page.run("document.title") != "owned"
 
 
 def test_dark_and_light_are_different(site: SimpleNamespace) -> None:
@@ -186,5 +186,5 @@ def test_the_policy_of_the_page_stops_code_that_gets_in_all_the_same(site: Simpl
         """(() => { const s = document.createElement("script");
         try { s.textContent = "document.title = 'owned'"; document.body.append(s); } catch (error) { } })()"""
     )
-    assert "owned" not in page.run("document.title")
+    assert page.run("document.title") != "owned"
     assert page.run("fetch('data:text/plain,x').then(() => 'sent', () => 'refused')") == "refused"
