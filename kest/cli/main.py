@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from kest import __version__
-from kest.cli import gate, identity, inspect, keygen, policy, verify, viz
+from kest.cli import doctor, gate, identity, inspect, keygen, policy, verify, viz
 from kest.cli.source import UsageError
 from kest.cli.terminal import Paint, clean
 from kest.errors import KestError
 
 __all__ = ["main"]
 
-COMMANDS = (verify, inspect, keygen, identity, policy, gate, viz)
+COMMANDS = (verify, inspect, keygen, identity, policy, gate, viz, doctor)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,8 +35,8 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="kest",
-        description="Verify, inspect and draw passports of signed entries, make keys, see which identity a process has, and check "
-        "and test policies.",
+        description="Verify, inspect and draw passports of signed entries, make keys, see which identity a process has, check "
+        "and test policies, and find what is unsafe.",
         epilog="Exit status: 0 as wished, 1 not verified, 2 wrong usage.",
     )
     parser.add_argument("--version", action="version", version=f"kest {__version__}")
