@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 from typing import TYPE_CHECKING
 
@@ -108,10 +109,15 @@ def _attack(arguments: argparse.Namespace) -> int:
         if not arguments.json:
             _show_result(result, paint, columns)
 
+    # An application in this process logs each refusal; they are what is reported here.
+    log = logging.getLogger("kest")
+    log.setLevel(logging.CRITICAL)
     try:
         results = attack(settings, done)
     except (TargetError, ApplicationError) as error:
         raise UsageError(str(error)) from None
+    finally:
+        log.setLevel(logging.NOTSET)
     counts = {verdict: sum(one.verdict == verdict for one in results) for verdict in ("blocked", "degraded", "unclear", "NOT BLOCKED")}
     if arguments.json:
         print(json_text({"counts": counts, "probes": [result._asdict() for result in results]}))
