@@ -26,22 +26,35 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="show what is configured and what of it is unsafe; attack an application of yours",
         description="Show what is configured and detected, and what would be unsafe in production. Connects to nothing. "
         "With --attack, send forged requests to an application that is yours, and report which it really refuses.",
-        epilog="Exit status: 0 nothing dangerous (with --attack: everything was blocked or degraded), 1 something is, 2 wrong "
-        "usage. Secrets are never shown.",
+        epilog="Exit status: 0 nothing dangerous (with --attack: everything was blocked or degraded), 1 something is, 2 "
+        "wrong usage. Secrets are never shown.",
     )
     parser.add_argument(
-        "app", metavar="APP", nargs="?", help="module:app to import and look at; without it, the environment alone is examined"
+        "app",
+        metavar="APP",
+        nargs="?",
+        help="module:app to import and look at; without it, the environment alone is examined",
     )
-    parser.add_argument("--strict", action="store_true", help="exit status 1 for warnings, too, and for what was only degraded")
+    parser.add_argument(
+        "--strict", action="store_true", help="exit status 1 for warnings, too, and for what was only degraded"
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     group = parser.add_argument_group("attack")
-    group.add_argument("--attack", metavar="TARGET", help="the URL of a running application, or module:app to run it here")
-    group.add_argument("--i-own-this-target", metavar="HOST", help="attack a host that is not this machine, and is yours")
+    group.add_argument(
+        "--attack", metavar="TARGET", help="the URL of a running application, or module:app to run it here"
+    )
+    group.add_argument(
+        "--i-own-this-target", metavar="HOST", help="attack a host that is not this machine, and is yours"
+    )
     group.add_argument("--method", default="GET", help="of the requests (default: GET)")
     group.add_argument("--path", default="/", help="of the requests to module:app (default: /); a URL has its own")
-    group.add_argument("--header", action="append", default=[], metavar="NAME:VALUE", help="in every request; may be repeated")
+    group.add_argument(
+        "--header", action="append", default=[], metavar="NAME:VALUE", help="in every request; may be repeated"
+    )
     group.add_argument("--token-env", metavar="VARIABLE", help="an environment variable with a valid bearer token")
-    group.add_argument("--key", metavar="FILE", help="a private key that the application trusts, to lie under a right signature")
+    group.add_argument(
+        "--key", metavar="FILE", help="a private key that the application trusts, to lie under a right signature"
+    )
     group.add_argument("--principal", metavar="NAME", help="whose key that is; without --key, whom to impersonate")
     group.add_argument(
         "--only", action="append", choices=GROUPS, help="fire these probes only; may be repeated (default: all)"
@@ -118,14 +131,21 @@ def _attack(arguments: argparse.Namespace) -> int:
         raise UsageError(str(error)) from None
     finally:
         log.setLevel(logging.NOTSET)
-    counts = {verdict: sum(one.verdict == verdict for one in results) for verdict in ("blocked", "degraded", "unclear", "NOT BLOCKED")}
+    counts = {
+        verdict: sum(one.verdict == verdict for one in results)
+        for verdict in ("blocked", "degraded", "unclear", "NOT BLOCKED")
+    }
     if arguments.json:
         print(json_text({"counts": counts, "probes": [result._asdict() for result in results]}))
     else:
         said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
         print(f"\n{paint.bold(f'{len(results)} probes')}: {said}")
         if settings.honest is None and "lineage" in settings.groups:
-            print(paint.dim("Every entry was signed by a key of kest doctor's own. With --key, lies come under a right signature."))
+            print(
+                paint.dim(
+                    "Every entry was signed by a key of kest doctor's own. With --key, lies come under a right signature."
+                )
+            )
     failed = counts["NOT BLOCKED"] + counts["unclear"] + (counts["degraded"] if arguments.strict else 0)
     return int(failed > 0)
 

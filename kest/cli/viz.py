@@ -27,8 +27,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser = commands.add_parser(
         "viz",
         help="draw lineage: Mermaid, SVG, or one HTML page to search and click",
-        description="Draw the lineage in passports, or in files with one record a line, as Mermaid, SVG, or one HTML page that "
-        "needs no network.",
+        description="Draw the lineage in passports, or in files with one record a line, as Mermaid, SVG, or one HTML page "
+        "that needs no network.",
         epilog="Exit status: 0 drawn, 2 wrong usage or nothing to draw. What does not verify is drawn, too, and marked.",
     )
     parser.add_argument(
@@ -41,7 +41,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="default: what the ending of --output says (.html, .svg, .mmd, .md), otherwise mermaid",
     )
     parser.add_argument("-o", "--output", metavar="FILE", help="where to write it; default: standard output")
-    parser.add_argument("--open", action="store_true", help="show the picture in the browser (HTML unless --format says else)")
+    parser.add_argument(
+        "--open", action="store_true", help="show the picture in the browser (HTML unless --format says else)"
+    )
     parser.add_argument("--title", help="a heading; default: the names of the files")
     parser.add_argument(
         "--limit", type=_count, default=20_000, metavar="N", help="draw the newest N records (default: %(default)s)"

@@ -24,7 +24,9 @@ def check_settings(report: Report, app: Any = None) -> None:
     try:
         current = settings()
     except KestError as error:
-        report.find("danger", "KEST_CONFIG", redacted(str(error)), "correct the file: nothing that uses Kest starts with it")
+        report.find(
+            "danger", "KEST_CONFIG", redacted(str(error)), "correct the file: nothing that uses Kest starts with it"
+        )
         return
     known = app is not None  # otherwise code may still set what is missing here
     _engine(report, current.engine, known)
@@ -57,7 +59,12 @@ def _engine(report: Report, engine: Any, known: bool) -> None:
     report.fact(SECTION, "policy engine", f"{name} at {where}" if where else name)
     if name == "MockPolicyEngine":
         answer = "everything" if getattr(engine, "allow", True) else "nothing"
-        report.find("danger", "policy engine", f"{name} allows {answer}, whatever is asked", "a real engine, such as OPA or Cedar")
+        report.find(
+            "danger",
+            "policy engine",
+            f"{name} allows {answer}, whatever is asked",
+            "a real engine, such as OPA or Cedar",
+        )
     if where.startswith("http://") and not is_local(where):
         report.find(
             "warning",
@@ -91,7 +98,7 @@ def _identity(report: Report, current: Settings, known: bool) -> None:
                 "warning" if known else "note",
                 "identity",
                 "unless code sets one, it is an ephemeral key: nobody can verify the entries once the process has ended",
-                "SPIFFE_ENDPOINT_SOCKET, KEST_KMS_KEY_ID, or configure(identity=StaticIdentity(...)); kest keygen makes a key",
+                "SPIFFE_ENDPOINT_SOCKET, KEST_KMS_KEY_ID, or configure(identity=StaticIdentity(...)); see kest keygen",
             )
         elif "not: using it is an error" in chosen.reason:
             report.find("danger", "identity", chosen.reason, "set KEST_KMS_KEY_ID to an asymmetric KMS key")
@@ -124,7 +131,9 @@ def _trust(report: Report, current: Settings, known: bool) -> None:
     store = current.trust_store
     report.fact(SECTION, "on_unverified", current.on_unverified)
     if current.on_unverified == "accept":
-        report.find("danger", "on_unverified", "forged lineage is believed", 'on_unverified="reject", and a trust store')
+        report.find(
+            "danger", "on_unverified", "forged lineage is believed", 'on_unverified="reject", and a trust store'
+        )
     if not store:
         report.fact(SECTION, "trust store", _missing(known) if store is None else "empty: nobody is believed")
         if known and current.on_unverified == "degrade":
@@ -142,7 +151,7 @@ def _trust(report: Report, current: Settings, known: bool) -> None:
         report.find(
             "note",
             "trust store",
-            f"{len(lasting)} principals may claim full trust and sanitise: any one of them that is taken over can clear taints",
+            f"{len(lasting)} principals may claim full trust and sanitise: each can clear taints if it is taken over",
             "store.add(principal, key, max_trust=..., may_sanitise=False), or kest_max_trust in the JWK set",
         )
     _keys(report, grants)
@@ -187,10 +196,15 @@ def _audit(report: Report, sink: Any, known: bool) -> None:
 
 
 def _cache(report: Report, cache: Any) -> None:
-    report.fact(SECTION, "cache", type(cache).__name__ if cache is not None else "none: passports that do not fit are errors")
+    report.fact(
+        SECTION, "cache", type(cache).__name__ if cache is not None else "none: passports that do not fit are errors"
+    )
     if type(cache).__name__ == "SimpleCache":
         report.find(
-            "note", "cache", "a SimpleCache is in this process: other processes cannot redeem its claim checks", "RedisCache(url)"
+            "note",
+            "cache",
+            "a SimpleCache is in this process: other processes cannot redeem its claim checks",
+            "RedisCache(url)",
         )
     url = getattr(cache, "_url", None)
     if isinstance(url, str) and url.startswith("redis://") and not is_local(url):
@@ -224,4 +238,6 @@ def _hooks(report: Report, app: Any) -> None:
         )
     for cls, instance in middlewares(app):
         if cls.__name__ == "KestIdentityMiddleware" and instance is not None:
-            report.fact(SECTION, "tokens", "required" if getattr(instance, "_required", False) else "verified if present")
+            report.fact(
+                SECTION, "tokens", "required" if getattr(instance, "_required", False) else "verified if present"
+            )

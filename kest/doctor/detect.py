@@ -75,8 +75,9 @@ def _core(report: Report) -> None:
     report.fact("C core", "Ed25519", "signs and verifies" if works else "DOES NOT WORK")
     if not works:
         report.find("danger", "C core", "it does not verify what it has signed", "build or install kest again")
-    if hasattr(sys, "_is_gil_enabled"):
-        report.fact("C core", "GIL", "on" if sys._is_gil_enabled() else "off")
+    gil = getattr(sys, "_is_gil_enabled", None)  # from Python 3.13 on
+    if gil is not None:
+        report.fact("C core", "GIL", "on" if gil() else "off")
 
 
 def _limits(report: Report) -> None:

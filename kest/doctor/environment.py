@@ -57,7 +57,10 @@ def _check_ttl(report: Report, text: str | None) -> None:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
         report.find(
-            "danger", "KEST_POLICY_CACHE_TTL", "it is no number of seconds", "a number such as 5; 0 switches the cache off"
+            "danger",
+            "KEST_POLICY_CACHE_TTL",
+            "it is no number of seconds",
+            "a number such as 5; 0 switches the cache off",
         )
     elif seconds > LONG_TTL:
         report.find(

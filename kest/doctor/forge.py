@@ -98,7 +98,9 @@ class Forger:
 
     # --- tokens (RFC 7519) ---
 
-    def token(self, marker: str, header: Mapping[str, Any] | None = None, secret: bytes | None = None, **claims: Any) -> str:
+    def token(
+        self, marker: str, header: Mapping[str, Any] | None = None, secret: bytes | None = None, **claims: Any
+    ) -> str:
         """A JWT for the user ``marker``: by our own key, or with ``secret`` by HMAC; unsigned where its ``alg`` is none."""
         now = int(time.time())
         said = {"sub": marker, "client_id": marker, "iat": now, "exp": now + 300, "scope": marker, **claims}

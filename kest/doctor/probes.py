@@ -7,6 +7,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from kest._kestcore import b64url_encode
 from kest.doctor.forge import Forger, hash_of, header_of, inline
@@ -43,7 +44,9 @@ def probes(forger: Forger) -> Iterator[Probe]:
     """All of them."""
     for made in (_signatures, _forms, _chains, _carriers):
         for row, name, value in made(forger):
-            yield Probe(row, name, "lineage", [(b"baggage", line) for line in (value if isinstance(value, list) else [value])])
+            yield Probe(
+                row, name, "lineage", [(b"baggage", line) for line in (value if isinstance(value, list) else [value])]
+            )
     yield from _callers(forger)
     yield from _tokens(forger)
     for row, name, value in _sizes(forger):
@@ -77,7 +80,11 @@ def _signatures(f: Forger) -> _Made:
     yield "A2", "an entry of a principal that nobody knows", inline([stranger.entry()])
     yield "A2", "a kid that is not the principal", inline([f.signed(f.body(), f.header(kid="spiffe://kest.invalid/x"))])
     payload = f.payload(labels={}, principal=f.principal)
-    yield "A2", "a principal outside labels", inline([f.signed(json.dumps(payload, sort_keys=True, separators=(",", ":")).encode())])
+    yield (
+        "A2",
+        "a principal outside labels",
+        inline([f.signed(json.dumps(payload, sort_keys=True, separators=(",", ":")).encode())]),
+    )
     x5c = ["MIIBAzCBtqADAgECAgEBMAUGAytlcDAAMB4XDTI0MDEwMTAwMDAwMFo="]
     yield "A6", "a certificate chain that proves nothing", inline([f.signed(f.body(), f.header(x5c=x5c), f.thief)])
 
@@ -87,17 +94,29 @@ def _forms(f: Forger) -> _Made:
     jwk = {"kty": "OKP", "crv": "Ed25519", "x": b64url_encode(f.thief.public_key)}
     yield "A3", "a crit header", inline([f.signed(body, f.header(crit=["b64"], b64=False))])
     yield "A3", "a header that brings its own key (jwk)", inline([f.signed(body, f.header(jwk=jwk), f.thief)])
-    yield "A3", "a header that says where its key is (jku)", inline([f.signed(body, f.header(jku="https://kest.invalid/"), f.thief)])
+    yield (
+        "A3",
+        "a header that says where its key is (jku)",
+        inline([f.signed(body, f.header(jku="https://kest.invalid/"), f.thief)]),
+    )
     yield "A3", "a duplicate JSON key", inline([f.signed(body[:-1] + b',"trust_score":100}')])
     yield "A3", "data after the payload", inline([f.signed(body + b"{}")])
     yield "A3", "base64 with padding", inline([f.entry() + "=="])
-    yield "A3", "an over-long integer", inline([f.signed(body.replace(b'"trust_score":100', b'"trust_score":1' + b"0" * 400))])
+    yield (
+        "A3",
+        "an over-long integer",
+        inline([f.signed(body.replace(b'"trust_score":100', b'"trust_score":1' + b"0" * 400))]),
+    )
     nested = body.replace(b'"environment":{}', b'"environment":' + b"[" * 900 + b"]" * 900)
     yield "A3", "a payload nested 900 deep", inline([f.signed(nested)])
     yield "A3", "a payload that is not UTF-8", inline([f.signed(body.replace(b"kest.doctor", b"\xff\xfe"))])
     yield "A3", "a lone surrogate", inline([f.signed(body.replace(b"kest.doctor", b"\\ud800"))])
     yield "A5", "a trust of 101", inline([f.signed(body.replace(b'"trust_score":100', b'"trust_score":101'))])
-    yield "A5", "a trust that is a string", inline([f.signed(body.replace(b'"trust_score":100', b'"trust_score":"100"'))])
+    yield (
+        "A5",
+        "a trust that is a string",
+        inline([f.signed(body.replace(b'"trust_score":100', b'"trust_score":"100"'))]),
+    )
     low = f.entry(trust_score=10)
     yield "A5", "a trust above that of its parent", inline([low, f.entry(low, trust_score=90)])
     tainted = f.entry(added_taints=["pii"], taints=["pii"])
@@ -123,7 +142,11 @@ def _carriers(f: Forger) -> _Made:
     tip = hash_of(one)
     yield "B3", "a passport that is not JSON", header_of({"kest.passport": "[truncated", "kest.chain_tip": tip})
     yield "B3", "a passport of the wrong type", header_of({"kest.passport": '{"entries": 1}', "kest.chain_tip": tip})
-    yield "B3", "a compressed passport cut in half", header_of({"kest.passport_z": packed[: len(packed) // 2], "kest.chain_tip": tip})
+    yield (
+        "B3",
+        "a compressed passport cut in half",
+        header_of({"kest.passport_z": packed[: len(packed) // 2], "kest.chain_tip": tip}),
+    )
     yield "B3", "a compressed passport that is not zlib", header_of({"kest.passport_z": "AAAA", "kest.chain_tip": tip})
     yield "B3", "the same member twice, with different values", inline([one]) + b"," + inline([two])
     yield "B3", "two baggage headers of different passports", [inline([one]), inline([one, two])]
@@ -131,9 +154,15 @@ def _carriers(f: Forger) -> _Made:
     claim = str(uuid.uuid4())
     yield "B3", "a claim check that was never issued", header_of({"kest.claim_check": claim, "kest.chain_tip": tip})
     yield "B3", "a claim check without a chain tip", header_of({"kest.claim_check": claim})
-    yield "B3", "a claim check that is a path", header_of({"kest.claim_check": "../../etc/passwd", "kest.chain_tip": tip})
-    yield "B3", "a claim check in place of the passport of another tip", header_of(
-        {"kest.passport": json.dumps([one]), "kest.claim_check": claim, "kest.chain_tip": hash_of(two)}
+    yield (
+        "B3",
+        "a claim check that is a path",
+        header_of({"kest.claim_check": "../../etc/passwd", "kest.chain_tip": tip}),
+    )
+    yield (
+        "B3",
+        "a claim check in place of the passport of another tip",
+        header_of({"kest.passport": json.dumps([one]), "kest.claim_check": claim, "kest.chain_tip": hash_of(two)}),
     )
 
 
@@ -143,16 +172,26 @@ def _callers(f: Forger) -> Iterator[Probe]:
         return Probe(row, name, "caller", make(marker), marker)
 
     for member in ("user", "agent", "task"):
-        yield probe("D1", f"kest.{member} that no entry says", lambda m, k=member: [(b"baggage", header_of({f"kest.{k}": m}))])  # type: ignore[misc]
-    yield probe("D1", "kest.jwt in baggage", lambda m: [(b"baggage", header_of({"kest.jwt": f.token(m)}))])
+        yield probe("D1", f"kest.{member} that no entry says", partial(_baggage_of, f"kest.{member}"))
+    yield probe("D1", "kest.jwt in baggage", lambda marker: _baggage_of("kest.jwt", f.token(marker)))
     for header in ("X-Principal-Id", "X-User", "X-Forwarded-User", "X-Remote-User", "X-Kest-User"):
-        yield probe("D1", f"{header} from outside", lambda m, h=header: [(h.lower().encode(), m.encode())])  # type: ignore[misc]
+        yield probe("D1", f"{header} from outside", partial(_header_of, header))
+
+
+def _baggage_of(member: str, value: str) -> Headers:
+    return [(b"baggage", header_of({member: value}))]
+
+
+def _header_of(name: str, value: str) -> Headers:
+    return [(name.lower().encode(), value.encode())]
 
 
 def _tokens(f: Forger) -> Iterator[Probe]:
     def probe(name: str, make: Callable[[str], list[str]]) -> Probe:
         marker = f"doctor-{uuid.uuid4().hex[:12]}"
-        return Probe("D2", name, "token", [(b"authorization", f"Bearer {one}".encode()) for one in make(marker)], marker)
+        return Probe(
+            "D2", name, "token", [(b"authorization", f"Bearer {one}".encode()) for one in make(marker)], marker
+        )
 
     jwk = {"kty": "OKP", "crv": "Ed25519", "x": b64url_encode(f.thief.public_key)}
     yield probe("a token that is none", lambda m: [m])

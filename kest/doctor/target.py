@@ -181,7 +181,9 @@ async def application_target(app: Any, method: str, path: str, headers: Headers)
     import httpx
 
     if hasattr(app, "wsgi_app") or not callable(app):
-        raise TargetError("an application that is attacked in this process is an ASGI one; start others, and give their URL")
+        raise TargetError(
+            "an application that is attacked in this process is an ASGI one; start others, and give their URL"
+        )
     seen: list[Seen] = []
     hooks = hooks_of(app)
     with _observed(app, seen) as observed:

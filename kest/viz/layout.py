@@ -89,9 +89,7 @@ def _components(parents: Sequence[Sequence[int]], children: list[list[int]]) -> 
     return components
 
 
-def _block(
-    nodes: list[int], parents: Sequence[Sequence[int]], children: list[list[int]], layers: list[int]
-) -> _Block:
+def _block(nodes: list[int], parents: Sequence[Sequence[int]], children: list[list[int]], layers: list[int]) -> _Block:
     rows: dict[int, list[int]] = {}
     for node in nodes:
         rows.setdefault(layers[node], []).append(node)

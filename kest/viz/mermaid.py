@@ -39,4 +39,6 @@ def _label(node: Node) -> str:
 
 def _quoted(text: str) -> str:
     """Mermaid's own character references, ``#38;``, for whatever could mean something to it, to Markdown or to HTML."""
-    return "".join(char if char in _PLAIN or (not char.isascii() and char.isalpha()) else f"#{ord(char)};" for char in text)
+    return "".join(
+        char if char in _PLAIN or (not char.isascii() and char.isalpha()) else f"#{ord(char)};" for char in text
+    )

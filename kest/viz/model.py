@@ -32,8 +32,11 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call ended. ``state`` is returned, raised, timed_out, cancelled, closed or not_run; ``missing`` where a source that
-    keeps outcomes has none (a crash, or the call still runs); ``unknown`` where outcomes are not kept."""
+    """How a call ended.
+
+    ``state`` is returned, raised, timed_out, cancelled, closed or not_run; ``missing`` where a source that keeps outcomes has
+    none (a crash, or the call still runs); ``unknown`` where outcomes are not kept.
+    """
 
     state: str = "unknown"
     error: str = ""
@@ -177,7 +180,9 @@ def _collect(found: dict[str, _Found], record: SourceRecord, read: Read) -> None
     from kest._kestcore import sha256
 
     hash_ = sha256(record.jws.encode("utf-8", "surrogatepass")).hex() if record.jws else ""
-    if read.payload.get("record") == "intent":  # an entry with commitments for personal fields: children name the original
+    if (
+        read.payload.get("record") == "intent"
+    ):  # an entry with commitments for personal fields: children name the original
         hash_ = str(read.payload.get("entry_hash", hash_))
     key = hash_ or f"#{len(found)}"
     if key in found:
@@ -224,9 +229,7 @@ def _node(one: _Found, verdict: Verdict) -> Node:
     )
 
 
-def _with_outcome(
-    node: Node, found: tuple[SourceRecord, Read] | None, kept: bool, verifier: Verifier | None
-) -> Node:
+def _with_outcome(node: Node, found: tuple[SourceRecord, Read] | None, kept: bool, verifier: Verifier | None) -> Node:
     if node.kind != "entry":
         return node
     if found is None:

@@ -48,7 +48,7 @@ def to_html(graph: Graph, title: str = "Lineage") -> str:
 
 
 def _asset(name: str) -> str:
-    return files("kest.viz").joinpath("assets", name).read_text("utf-8")
+    return (files("kest.viz") / "assets" / name).read_text("utf-8")
 
 
 def _digest(text: str) -> str:
@@ -69,9 +69,7 @@ def _document(graph: Graph, title: str) -> dict[str, Any]:
         "size": [layout.width, layout.height],
         "leftOut": graph.left_out,
         "verified": graph.verified,
-        "nodes": [
-            _node(node, layout.x[index], layout.y[index], index + 1) for index, node in enumerate(graph.nodes)
-        ],
+        "nodes": [_node(node, layout.x[index], layout.y[index], index + 1) for index, node in enumerate(graph.nodes)],
     }
 
 
@@ -112,7 +110,11 @@ def _outcome(node: Node) -> dict[str, Any]:
     said: dict[str, Any] = {"state": clipped(outcome.state, 30)}
     if outcome.state not in ("unknown", "missing"):
         said["verdict"] = [outcome.verdict.state, clipped(outcome.verdict.reason, 300)]
-        said |= {"error": clipped(outcome.error, 200), "us": outcome.duration_us, "output": clipped(outcome.output_hash, 80)}
+        said |= {
+            "error": clipped(outcome.error, 200),
+            "us": outcome.duration_us,
+            "output": clipped(outcome.output_hash, 80),
+        }
     return said
 
 

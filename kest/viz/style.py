@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from kest.viz.model import Node
 from kest.visible import visible
+from kest.viz.model import Node
 
 __all__ = ["COLOURS", "clipped", "colour_of", "label_of", "marks_of"]
 

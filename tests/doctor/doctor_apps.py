@@ -51,7 +51,10 @@ def unprotected() -> FastAPI:
     @app.get("/")
     async def root(request: Request) -> dict[str, Any]:
         baggage = dict(
-            member.split("=", 1) for line in request.headers.getlist("baggage") for member in line.split(",") if "=" in member
+            member.split("=", 1)
+            for line in request.headers.getlist("baggage")
+            for member in line.split(",")
+            if "=" in member
         )
         token = request.headers.get("authorization", "").removeprefix("Bearer ")
         return {

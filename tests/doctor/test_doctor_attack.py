@@ -134,7 +134,7 @@ def test_in_process_degraded_lineage_is_told_from_believed_lineage(
     monkeypatch.setenv("KEST_INSECURE_NO_VERIFY", "true")
     accepting = protected(trust_store=None, on_unverified="accept")
     believed = [result for result in attack(Attack(named(accepting), groups=groups)) if result.verdict == "NOT BLOCKED"]
-    assert {result.row for result in believed} >= {"A1", "A2", "A5"}
+    assert {result.row for result in believed} >= {"A1", "A2"}
     assert all("believed: trust" in result.why for result in believed)
 
 
@@ -180,8 +180,17 @@ def test_middleware_that_was_wrapped_by_hand(named: Callable[[Any], str]) -> Non
 
 @pytest.mark.parametrize(
     "url",
-    ["http://192.0.2.1/", "http://[2001:db8::1]/", "http://0.0.0.0.invalid/", "ftp://127.0.0.1/", "http://", "http://u:p@127.0.0.1/", "http://127.0.0.1:x/", "http://[::1/"],
-)  # fmt: skip
+    [
+        "http://192.0.2.1/",
+        "http://[2001:db8::1]/",
+        "http://0.0.0.0.invalid/",
+        "ftp://127.0.0.1/",
+        "http://",
+        "http://u:p@127.0.0.1/",
+        "http://127.0.0.1:x/",
+        "http://[::1/",
+    ],
+)
 def test_only_this_machine_is_attacked(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(TargetError):
         checked_url(url)
@@ -190,7 +199,7 @@ def test_only_this_machine_is_attacked(url: str, capsys: pytest.CaptureFixture[s
 
 
 def test_another_host_must_be_named_exactly() -> None:
-    with pytest.raises(TargetError, match="--i-own-this-target 192.0.2.1"):
+    with pytest.raises(TargetError, match=r"--i-own-this-target 192\.0\.2\.1"):
         checked_url("http://192.0.2.1:8000/x", "192.0.2.2")
     assert checked_url("http://192.0.2.1:8000/x", "192.0.2.1") == ("http://192.0.2.1:8000/x", "192.0.2.1:8000")
 
@@ -213,7 +222,17 @@ def test_the_table_and_the_exit_status(serving: Serving, tmp_path: Any, capsys: 
     key = tmp_path / "key.pem"
     write_private_key(key, ALICE_SEED)
     with serving(protected()) as url:
-        arguments = ["doctor", "--attack", url, "--skip", "token", "--key", str(key), "--principal", ALICE.get_identity()]
+        arguments = [
+            "doctor",
+            "--attack",
+            url,
+            "--skip",
+            "token",
+            "--key",
+            str(key),
+            "--principal",
+            ALICE.get_identity(),
+        ]
         assert main(arguments) == 0
         assert "A1  blocked" in capsys.readouterr().out
         assert main([*arguments, "--json"]) == 0
@@ -234,11 +253,21 @@ def test_degraded_is_not_enough_for_strict(named: Callable[[Any], str], capsys: 
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--attack", "nothing:app"], ["--attack", "json:nothing"], ["--attack", "json"], ["--attack", "x:y", "a:b"], ["--attack", "json:dumps", "--path", "x"],
-     ["--attack", "http://127.0.0.1:1/"], ["--attack", "http://127.0.0.1:1/", "--token-env", "NOT_SET_HERE"], ["--attack", "http://127.0.0.1:1/", "--header", "x"],
-     ["--attack", "http://127.0.0.1:1/", "--only", "token", "--skip", "token"], ["--attack", "http://127.0.0.1:1/", "--key", "nowhere"],
-     ["--attack", "http://127.0.0.1:1/", "--key", "nowhere", "--principal", "x"], ["nothing:app"]],
-)  # fmt: skip
+    [
+        ["--attack", "nothing:app"],
+        ["--attack", "json:nothing"],
+        ["--attack", "json"],
+        ["--attack", "x:y", "a:b"],
+        ["--attack", "json:dumps", "--path", "x"],
+        ["--attack", "http://127.0.0.1:1/"],
+        ["--attack", "http://127.0.0.1:1/", "--token-env", "NOT_SET_HERE"],
+        ["--attack", "http://127.0.0.1:1/", "--header", "x"],
+        ["--attack", "http://127.0.0.1:1/", "--only", "token", "--skip", "token"],
+        ["--attack", "http://127.0.0.1:1/", "--key", "nowhere"],
+        ["--attack", "http://127.0.0.1:1/", "--key", "nowhere", "--principal", "x"],
+        ["nothing:app"],
+    ],
+)
 def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", *arguments]) == 2
     said = capsys.readouterr()

@@ -190,10 +190,11 @@ def test_exit_statuses_and_json(capsys: pytest.CaptureFixture[str], monkeypatch:
 
 def test_an_application_is_imported_and_looked_at(tmp_path: Path, run_python: Any) -> None:
     (tmp_path / "service.py").write_text(
-        "from fastapi import FastAPI\nfrom kest.core import MockPolicyEngine, configure\nfrom kest.http import KestMiddleware\n"
-        "configure(engine=MockPolicyEngine())\napp = FastAPI()\napp.add_middleware(KestMiddleware)\n"
+        "from fastapi import FastAPI\nfrom kest.core import MockPolicyEngine, configure\n"
+        "from kest.http import KestMiddleware\nconfigure(engine=MockPolicyEngine())\napp = FastAPI()\napp.add_middleware(KestMiddleware)\n"
     )
-    script = f"import os, sys; os.chdir({str(tmp_path)!r}); from kest.cli.main import main; sys.exit(main(['doctor', 'service:app']))"
+    script = f"import os, sys; os.chdir({str(tmp_path)!r}); from kest.cli.main import main; "
+    script += "sys.exit(main(['doctor', 'service:app']))"
     done = run_python(script, expect=1)
     assert "hooks                     KestMiddleware" in done.stdout
     assert "MockPolicyEngine allows everything" in done.stdout
@@ -213,5 +214,7 @@ def test_the_extras_are_those_of_the_project() -> None:
         found = [re.match(r"([A-Za-z0-9_-]+)(\[crypto\])?", one) for one in requirements]
         return tuple(name for one in found if one for name in (one[1], *(["cryptography"] if one[2] else [])))
 
-    extras = {name: names(given) for name, given in project["optional-dependencies"].items() if name not in ("all", "dev")}
+    extras = {
+        name: names(given) for name, given in project["optional-dependencies"].items() if name not in ("all", "dev")
+    }
     assert {"(always)": names(project["dependencies"]), **extras} == EXTRAS

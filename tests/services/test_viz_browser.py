@@ -15,7 +15,12 @@ from browser import Page, browsing, installed
 from kest.core import KestEntry, LocalEd25519Provider, TrustStore, sign_entry
 
 COUNT = 5000
-HOSTILE = ("<img src=x onerror=document.title='owned'>", "</script><script>document.title='owned'</script>", "\x1b[2J", "\u202egnp.exe")
+HOSTILE = (
+    "<img src=x onerror=document.title='owned'>",
+    "</script><script>document.title='owned'</script>",
+    "\x1b[2J",
+    "\u202egnp.exe",
+)
 ALICE = LocalEd25519Provider("spiffe://kest.test/alice", seed=b"a" * 32)
 
 pytestmark = pytest.mark.skipif(installed() is None, reason="chromium is not installed")
@@ -29,7 +34,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     small.append(small[2][:-4] + "AAAA")
     with browsing(folder) as page:
         yield SimpleNamespace(
-            page=page, folder=folder, large=_page(folder / "large.html", _entries()), small=_page(folder / "small.html", small)
+            page=page,
+            folder=folder,
+            large=_page(folder / "large.html", _entries()),
+            small=_page(folder / "small.html", small),
         )
 
 
@@ -75,13 +83,19 @@ def click_node(page: Page, index: int) -> None:
     """Click where a node is drawn, as the page's own arithmetic puts it when all of it fits."""
     where = page.run(
         """(() => { const data = JSON.parse(document.getElementById("data").textContent), [W, H] = data.box;
-        const box = document.getElementById("canvas").getBoundingClientRect(), node = data.nodes[%d];
+        const box = document.getElementById("canvas").getBoundingClientRect(), node = data.nodes[INDEX];
         const scale = Math.min(1.2, (box.width - 60) / data.size[0], (box.height - 110) / data.size[1]);
         return [box.left + box.width / 2 + (node.x + W / 2 - data.size[0] / 2) * scale,
-                box.top + box.height / 2 + (node.y + H / 2 - data.size[1] / 2) * scale]; })()"""
-        % index
+                box.top + box.height / 2 + (node.y + H / 2 - data.size[1] / 2) * scale]; })()""".replace(
+            "INDEX", str(index)
+        )
     )
     page.click(*where)
+
+
+def _search(page: Page, quoted: str) -> None:
+    page.run(f"document.getElementById('search').value = {quoted}")
+    page.run("document.getElementById('search').dispatchEvent(new Event('input'))")
 
 
 def test_5000_entries_load_without_a_word_and_without_a_request(site: SimpleNamespace) -> None:
@@ -156,12 +170,14 @@ def test_everything_can_be_done_with_the_keyboard(site: SimpleNamespace) -> None
 
 def test_filters_and_hostile_text(site: SimpleNamespace) -> None:
     page = opened(site, site.small)
-    page.run("(() => { const f = document.getElementById('filter'); f.value = 'bad'; f.dispatchEvent(new Event('change')); })()")
+    page.run(
+        "(() => { const f = document.getElementById('filter'); f.value = 'bad'; f.dispatchEvent(new Event('change')); })()"
+    )
     assert page.run("document.getElementById('found').textContent") == "1 of 4 found"
     page = opened(site, site.large)
     for text in HOSTILE:
         shown = json.dumps(text[:6] if text.isascii() and text.isprintable() else "\\")
-        page.run(f"(() => {{ const s = document.getElementById('search'); s.value = {shown}; s.dispatchEvent(new Event('input')); }})()")
+        _search(page, shown)
         page.run("document.querySelector('.row').click()")
         assert not set(detail(page)) & {"\x1b", "\u202e"}
     assert page.complaints() == []

@@ -57,8 +57,17 @@ def test_open_shows_the_page(files: SimpleNamespace, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nowhere.json"], [".", "-f", "svg"], ["FILE", "-o", "x.pdf"], ["FILE", "-o", "no/such/folder.svg"], ["FILE", "--limit", "0"], [], ["FILE", "--principal", "x"], ["bad\x1b[2J\0name"]],
-)  # fmt: skip
+    [
+        ["nowhere.json"],
+        [".", "-f", "svg"],
+        ["FILE", "-o", "x.pdf"],
+        ["FILE", "-o", "no/such/folder.svg"],
+        ["FILE", "--limit", "0"],
+        [],
+        ["FILE", "--principal", "x"],
+        ["bad\x1b[2J\0name"],
+    ],
+)
 def test_wrong_usage(files: SimpleNamespace, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert main(["viz", *(files.passport if one == "FILE" else one for one in arguments)]) == 2
     said = capsys.readouterr()
@@ -89,8 +98,11 @@ def test_standard_input(records: SimpleNamespace, run_python: Any, monkeypatch: 
 
     done = subprocess.run(
         [sys.executable, "-c", "from kest.cli.viz import main; raise SystemExit(main())", "-"],
-        input=json.dumps([records.entry("from a pipe")]), capture_output=True, text=True, timeout=60,
+        input=json.dumps([records.entry("from a pipe")]),
+        capture_output=True,
+        text=True,
+        timeout=60,
         env={**__import__("os").environ, "PYTHONPATH": str(Path(__import__("kest").__file__).parents[1])},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert "from a pipe" in done.stdout

@@ -125,12 +125,21 @@ def test_anything_that_a_line_may_hold(records: SimpleNamespace, tmp_path: Path)
 
     good = records.entry("good")
     lines = [
-        json.dumps(good), good, json.dumps({"kind": "entry", "jws": records.entry("object")}),
+        json.dumps(good),
+        good,
+        json.dumps({"kind": "entry", "jws": records.entry("object")}),
         json.dumps({"name": "span", "attributes": {"kest.signature": records.entry("span")}}),
         json.dumps({"operation": "decoded", "parent_ids": ["0"], "trust_score": True, "taints": ["x"]}),
-        "", "{broken", "[1]", '"a.b.c"', "null", "12", '{"operation": 1, "parent_ids": []}', '{"parent_ids": [[]], "operation": ""}',
+        "",
+        "{broken",
+        "[1]",
+        '"a.b.c"',
+        "null",
+        "12",
+        '{"operation": 1, "parent_ids": []}',
+        '{"parent_ids": [[]], "operation": ""}',
         '{"parent_ids": ["0"], "operation": "x", "taints": {"a": 1}}',
-    ]  # fmt: skip
+    ]
     path = tmp_path / "log.jsonl"
     path.write_text("\n".join(lines), encoding="utf-8")
     made = graph_of(read(path), records.store)
@@ -187,4 +196,8 @@ def test_another_kind_of_source_is_one_loader(
     path = tmp_path / "x.log"
     path.write_bytes(b"\0")
     node = graph_of(read(path), records.store).nodes[0]
-    assert (node.verdict.state, node.verdict.reason, node.outcome.state) == ("invalid", "signed after revocation", "missing")
+    assert (node.verdict.state, node.verdict.reason, node.outcome.state) == (
+        "invalid",
+        "signed after revocation",
+        "missing",
+    )

@@ -18,10 +18,23 @@ from kest.viz import Source, SourceRecord, graph_of, to_html, to_mermaid, to_svg
 from kest.viz.layout import HEIGHT, WIDTH, lay_out
 
 HOSTILE = [
-    "</script><script>alert(1)</script>", "<img src=x onerror=alert(1)>", "<!--<script>", '"]; click n0 "javascript:alert(1)"',
-    "\x1b[2J\x1b[31mred", "\u202egnp.exe", "a\u0000b", "]]>", "@@script@@", "\u2028x", "&lt;b&gt;", "end\nflowchart TD", "\ud800",
-    "z" + "\u0301" * 50, "`+alert(1)+`", "%%{init: {}}%%",
-]  # fmt: skip
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<!--<script>",
+    '"]; click n0 "javascript:alert(1)"',
+    "\x1b[2J\x1b[31mred",
+    "\u202egnp.exe",
+    "a\u0000b",
+    "]]>",
+    "@@script@@",
+    "\u2028x",
+    "&lt;b&gt;",
+    "end\nflowchart TD",
+    "\ud800",
+    "z" + "\u0301" * 50,
+    "`+alert(1)+`",
+    "%%{init: {}}%%",
+]
 
 
 def decoded(*operations: str, **changes: Any) -> Any:
@@ -78,7 +91,9 @@ def test_nodes_stand_apart_and_below_their_parents(shape: str) -> None:
 def test_random_graphs_stand_apart() -> None:
     for seed in range(20):
         rng = random.Random(seed)
-        parents = [sorted({rng.randrange(i) for _ in range(rng.choice([0, 1, 1, 2, 3]))}) if i else [] for i in range(300)]
+        parents = [
+            sorted({rng.randrange(i) for _ in range(rng.choice([0, 1, 1, 2, 3]))}) if i else [] for i in range(300)
+        ]
         assert overlaps(lay_out(parents)) == 0
 
 
@@ -109,7 +124,9 @@ def test_svg_is_xml_without_anything_active(text: str) -> None:
 def test_mermaid_labels_hold_what_they_are_given(text: str) -> None:
     lines = to_mermaid(decoded(text, taints=[text])).splitlines()
     assert lines[0] == "flowchart TD"
-    assert re.fullmatch(r' {4}n0\["[^"\[\]{}()<>`%\\;&]*(?:(?:<br/>|#\d+;)[^"\[\]{}()<>`%\\;&]*)*"\]:::absent', lines[1]), lines[1]
+    assert re.fullmatch(
+        r' {4}n0\["[^"\[\]{}()<>`%\\;&]*(?:(?:<br/>|#\d+;)[^"\[\]{}()<>`%\\;&]*)*"\]:::absent', lines[1]
+    ), lines[1]
     assert all(line.startswith("    classDef ") for line in lines[2:])
 
 
@@ -123,7 +140,9 @@ def test_html_holds_data_as_data(text: str) -> None:
     assert body is not None
     assert not re.search(r"[<>&\u2028\x00-\x1f\x7f-\uffff]", body[1])
     shown = data_of(page)["nodes"][0]
-    assert not re.search("[\x00-\x1f\u202e\u2028\ud800]", shown["label"] + shown["principal"] + "".join(shown["taints"]))
+    assert not re.search(
+        "[\x00-\x1f\u202e\u2028\ud800]", shown["label"] + shown["principal"] + "".join(shown["taints"])
+    )
     page.encode("utf-8")
 
 
@@ -143,7 +162,13 @@ def test_the_policy_permits_exactly_this_script_and_style() -> None:
 
 def test_megabytes_are_cut() -> None:
     huge = "\u00e9" * 10_000_000
-    graph = decoded(huge, labels={"principal": huge, "x": huge}, taints=[huge], metadata=[[huge] * 3] * 1000, environment={str(i): huge for i in range(500)})
+    graph = decoded(
+        huge,
+        labels={"principal": huge, "x": huge},
+        taints=[huge],
+        metadata=[[huge] * 3] * 1000,
+        environment={str(i): huge for i in range(500)},
+    )
     started = time.monotonic()
     page, picture, text = to_html(graph), to_svg(graph), to_mermaid(graph)
     assert time.monotonic() - started < 10
@@ -172,8 +197,11 @@ def test_marks(records: SimpleNamespace, graph: Any) -> None:
     made = graph(one, two, records.outcome(one), records.denial("blocked", one), two, one[:-4] + "AAAA")
     marks = {node["label"] + str(index): node["marks"] for index, node in enumerate(data_of(to_html(made))["nodes"])}
     assert marks == {
-        "one0": [], "two1": ["no outcome", "2 copies", "1 taint"], "blocked2": ["denied"], "one3": ["not valid", "no outcome"],
-    }  # fmt: skip
+        "one0": [],
+        "two1": ["no outcome", "2 copies", "1 taint"],
+        "blocked2": ["denied"],
+        "one3": ["not valid", "no outcome"],
+    }
     text = to_mermaid(made)
     assert 'n1["two<br/>trust 10<br/>taints: pii<br/>no outcome<br/>2 copies"]:::low' in text
     assert 'n2{{"blocked<br/>trust 10<br/>denied"}}:::low' in text
