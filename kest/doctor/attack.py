@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kest._kestcore import Signer
 from kest.doctor.application import load
 from kest.doctor.forge import Forger, inline
 from kest.doctor.probes import GROUPS, Headers, Probe, probes
-from kest.doctor.target import Answer, Target, TargetError, application_target, url_target
+from kest.doctor.target import Answer, Seen, Target, TargetError, application_target, url_target
 from kest.http.edge import UNVERIFIED_TAINT, UNVERIFIED_TRUST
 
 __all__ = ["Attack", "Result", "attack"]
@@ -144,11 +144,11 @@ def _verdict(probe: Probe, answer: Answer, baseline: Answer, target: Target) -> 
     if not answer.ok:
         return UNCLEAR, "neither served nor refused"
     if answer.seen is not None:
-        return _inside(probe, answer.seen, target)
+        return _inside(probe, answer, answer.seen, baseline, target)
     return _outside(probe, answer, baseline)
 
 
-def _inside(probe: Probe, seen: Any, target: Target) -> tuple[str, str]:
+def _inside(probe: Probe, answer: Answer, seen: Seen, baseline: Answer, target: Target) -> tuple[str, str]:
     """The application ran: what did it know?"""
     hooks = target.hooks or []
     if probe.marker and probe.marker in seen.names:
@@ -161,7 +161,7 @@ def _inside(probe: Probe, seen: Any, target: Target) -> tuple[str, str]:
         kind = UNCLEAR if probe.group == "caller" else THROUGH
         return kind, "no hook of Kest's saw it; the application ran"
     if probe.group == "caller":
-        return BLOCKED, "ignored"
+        return _ignored(answer, baseline)
     if probe.harmless and not seen.entries:
         return BLOCKED, "served; nothing of it was believed"
     if seen.entries and seen.trust <= UNVERIFIED_TRUST and UNVERIFIED_TAINT in seen.taints:
@@ -174,15 +174,18 @@ def _inside(probe: Probe, seen: Any, target: Target) -> tuple[str, str]:
 def _outside(probe: Probe, answer: Answer, baseline: Answer) -> tuple[str, str]:
     """The application ran, and only its answer is to be seen."""
     if probe.group == "caller":
-        same = answer.status == baseline.status and _stable(answer.body) == _stable(baseline.body)
-        if same:
-            return BLOCKED, "ignored: the answer is that to an honest request"
-        return UNCLEAR, "another answer than to an honest request"
+        return _ignored(answer, baseline)
     if probe.harmless:
         return BLOCKED, "served without harm"
     if probe.group == "token":
         return THROUGH, "served; a token that does not verify must be refused"
     return THROUGH, "served; if it only degraded the lineage, module:app can show that"
+
+
+def _ignored(answer: Answer, baseline: Answer) -> tuple[str, str]:
+    if answer.status == baseline.status and _stable(answer.body) == _stable(baseline.body):
+        return BLOCKED, "ignored: the answer is that to an honest request"
+    return UNCLEAR, "another answer than to an honest request"
 
 
 def _stable(body: bytes) -> bytes:

@@ -191,7 +191,8 @@ def test_exit_statuses_and_json(capsys: pytest.CaptureFixture[str], monkeypatch:
 def test_an_application_is_imported_and_looked_at(tmp_path: Path, run_python: Any) -> None:
     (tmp_path / "service.py").write_text(
         "from fastapi import FastAPI\nfrom kest.core import MockPolicyEngine, configure\n"
-        "from kest.http import KestMiddleware\nconfigure(engine=MockPolicyEngine())\napp = FastAPI()\napp.add_middleware(KestMiddleware)\n"
+        "from kest.http import KestMiddleware\nconfigure(engine=MockPolicyEngine())\napp = FastAPI()\n"
+        "app.add_middleware(KestMiddleware)\n"
     )
     script = f"import os, sys; os.chdir({str(tmp_path)!r}); from kest.cli.main import main; "
     script += "sys.exit(main(['doctor', 'service:app']))"

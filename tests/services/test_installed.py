@@ -188,3 +188,9 @@ def test_the_propagator_that_otel_propagators_names(installed: Environment, tmp_
     assert sorted(members) == ["kest.chain_tip", "kest.passport", "vendor"]
     without = json.loads(installed.run(*command, cwd=tmp_path, OTEL_PROPAGATORS="tracecontext").stdout)
     assert without == {"carrier": {}, "names": ["TraceContextTextMapPropagator"]}
+
+
+def test_the_page_of_kest_viz_comes_with_the_installation(installed: Environment, tmp_path: Path) -> None:
+    (tmp_path / "records.jsonl").write_text('{"operation": "drawn", "parent_ids": ["0"]}\n', "utf-8")
+    installed.run("kest-viz", "records.jsonl", "-o", "page.html", cwd=tmp_path, timeout=TIMEOUT)
+    assert '"label":"drawn"' in (tmp_path / "page.html").read_text("utf-8")

@@ -23,6 +23,14 @@ HOSTILE = (
 )
 ALICE = LocalEd25519Provider("spiffe://kest.test/alice", seed=b"a" * 32)
 
+PLACE = """(index) => {
+  const data = JSON.parse(document.getElementById("data").textContent), [W, H] = data.box, node = data.nodes[index];
+  const box = document.getElementById("canvas").getBoundingClientRect();
+  const scale = Math.min(1.2, (box.width - 60) / data.size[0], (box.height - 110) / data.size[1]);
+  return [box.left + box.width / 2 + (node.x + W / 2 - data.size[0] / 2) * scale,
+    box.top + box.height / 2 + (node.y + H / 2 - data.size[1] / 2) * scale];
+}"""
+
 pytestmark = pytest.mark.skipif(installed() is None, reason="chromium is not installed")
 
 
@@ -81,15 +89,7 @@ def detail(page: Page) -> str:
 
 def click_node(page: Page, index: int) -> None:
     """Click where a node is drawn, as the page's own arithmetic puts it when all of it fits."""
-    where = page.run(
-        """(() => { const data = JSON.parse(document.getElementById("data").textContent), [W, H] = data.box;
-        const box = document.getElementById("canvas").getBoundingClientRect(), node = data.nodes[INDEX];
-        const scale = Math.min(1.2, (box.width - 60) / data.size[0], (box.height - 110) / data.size[1]);
-        return [box.left + box.width / 2 + (node.x + W / 2 - data.size[0] / 2) * scale,
-                box.top + box.height / 2 + (node.y + H / 2 - data.size[1] / 2) * scale]; })()""".replace(
-            "INDEX", str(index)
-        )
-    )
+    where = page.run(f"({PLACE})({index})")
     page.click(*where)
 
 

@@ -106,3 +106,15 @@ def test_standard_input(records: SimpleNamespace, run_python: Any, monkeypatch: 
     )
     assert done.returncode == 0, done.stderr
     assert "from a pipe" in done.stdout
+
+
+def test_the_sample_of_the_documentation(
+    files: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs/viz.md").read_text("utf-8")
+    sample = text.partition("```python\n")[2].partition("```")[0]
+    monkeypatch.chdir(Path(files.passport).parent)
+    names: dict[str, Any] = {}
+    exec(sample, names)
+    assert capsys.readouterr().out == "0 0 0\n"
+    assert names["page"].startswith("<!doctype html>")
