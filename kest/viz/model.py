@@ -140,10 +140,17 @@ class Graph:
 
 @dataclass
 class _Found:
+    """A record with its own hash, and the name by which children know it."""
+
     record: SourceRecord
     read: Read
     hash: str
+    name: str
     copies: int = 1
+
+
+_Outcomes = dict[str, dict[str, tuple[SourceRecord, Read]]]
+"""By the hash of the entry, and then of the record."""
 
 
 def graph_of(sources: Source | Iterable[Source], store: TrustStore | None = None, *, limit: int = MAX_NODES) -> Graph:
@@ -155,7 +162,7 @@ def graph_of(sources: Source | Iterable[Source], store: TrustStore | None = None
         limit: nodes at most; the newest are kept.
     """
     found: dict[str, _Found] = {}
-    outcomes: dict[str, tuple[SourceRecord, Read]] = {}
+    outcomes: _Outcomes = {}
     kept = False
     for source in [sources] if isinstance(sources, Source) else sources:
         any_outcome = False
@@ -163,32 +170,30 @@ def graph_of(sources: Source | Iterable[Source], store: TrustStore | None = None
             read = read_record(record)
             if read.kind == "outcome":
                 any_outcome = True
-                outcomes[read.payload["entry_hash"]] = record, read
+                outcomes.setdefault(read.payload["entry_hash"], {})[record.jws] = record, read
             elif read.kind != "other":
                 _collect(found, record, read)
         kept |= any_outcome if source.outcomes is None else source.outcomes
     every = list(found.values())
-    chosen = every[max(0, len(every) - limit) :]
     verifier = None if store is None else Verifier(store)
-    verdicts = _verdicts(chosen, verifier)
-    nodes = [_node(one, verdict) for one, verdict in zip(chosen, verdicts, strict=True)]
-    nodes = [_with_outcome(node, outcomes.get(node.hash), kept, verifier) for node in nodes]
-    return Graph(tuple(_linked(nodes)), len(every) - len(chosen), store is not None)
+    # Everything is verified, whatever of it is drawn: a parent that is left out is not a parent that is missing.
+    nodes = [_node(one, verdict) for one, verdict in zip(every, _verdicts(every, verifier), strict=True)]
+    left_out = max(0, len(nodes) - limit)
+    shown = [_with_outcome(node, outcomes.get(node.hash, {}), kept, verifier) for node in nodes[left_out:]]
+    return Graph(tuple(_linked(shown, limit)), left_out, store is not None)
 
 
 def _collect(found: dict[str, _Found], record: SourceRecord, read: Read) -> None:
     from kest._kestcore import sha256
 
     hash_ = sha256(record.jws.encode("utf-8", "surrogatepass")).hex() if record.jws else ""
-    if (
-        read.payload.get("record") == "intent"
-    ):  # an entry with commitments for personal fields: children name the original
-        hash_ = str(read.payload.get("entry_hash", hash_))
     key = hash_ or f"#{len(found)}"
     if key in found:
         found[key].copies += 1
-    else:
-        found[key] = _Found(record, read, hash_)
+        return
+    # An entry with commitments in place of personal fields says which entry it stands for: children name that one.
+    stands_for = read.payload.get("entry_hash") if read.payload.get("record") == "intent" else None
+    found[key] = _Found(record, read, hash_, stands_for if isinstance(stands_for, str) else hash_)
 
 
 def _verdicts(found: list[_Found], verifier: Verifier | None) -> list[Verdict]:
@@ -218,7 +223,7 @@ def _node(one: _Found, verdict: Verdict) -> Node:
         denial = Denial(*(str(payload.get(name, "")) for name in ("policy", "tier", "reason")))
     return Node(
         one.read.kind,
-        one.hash,
+        one.name,
         one.read.header,
         payload,
         verdict=verdict,
@@ -229,30 +234,42 @@ def _node(one: _Found, verdict: Verdict) -> Node:
     )
 
 
-def _with_outcome(node: Node, found: tuple[SourceRecord, Read] | None, kept: bool, verifier: Verifier | None) -> Node:
+def _with_outcome(
+    node: Node, found: Mapping[str, tuple[SourceRecord, Read]], kept: bool, verifier: Verifier | None
+) -> Node:
     if node.kind != "entry":
         return node
-    if found is None:
+    if not found:
         return replace(node, outcome=Outcome("missing")) if kept else node
-    record, read = found
+    outcomes = [_outcome(node, record, read, verifier) for record, read in found.values()]
+    # Anybody can write one for an entry of somebody else: one that verifies counts before others.
+    return replace(node, outcome=next((one for one in outcomes if one.verdict.state == "valid"), outcomes[0]))
+
+
+def _outcome(node: Node, record: SourceRecord, read: Read, verifier: Verifier | None) -> Outcome:
+    said = read.payload
     verdict = record.verdict
     if verdict is None and record.jws and verifier is not None:
         verdict = verifier.signature(record.jws, read)
-    said = read.payload
+        if verdict[0] == "valid" and said.get("principal") != node.principal:
+            verdict = ("invalid", "it is signed by another than its call")
     duration = said.get("duration_us")
-    outcome = Outcome(
+    return Outcome(
         str(said.get("result", "unknown")),
         str(said.get("error") or ""),
         duration if type(duration) is int else None,
         str(said.get("output_hash", "")),
         Verdict() if verdict is None else Verdict(*verdict),
     )
-    return replace(node, outcome=outcome)
 
 
-def _linked(nodes: list[Node]) -> list[Node]:
-    """With the indices of their parents, and a node for each parent that is not there."""
-    places = {node.hash: index for index, node in enumerate(nodes) if node.hash and node.kind != "denial"}
+def _linked(nodes: list[Node], most: int) -> list[Node]:
+    """With the indices of their parents, and a node for each parent that is not there, up to so many."""
+    places: dict[str, int] = {}
+    for index, node in enumerate(nodes):
+        # What only says that it stands for an entry gives way to the entry.
+        if node.hash and node.kind != "denial" and ("record" not in node.payload or node.hash not in places):
+            places[node.hash] = index
     absent: dict[str, int] = {}
     linked = []
     for index, node in enumerate(nodes):
@@ -260,6 +277,8 @@ def _linked(nodes: list[Node]) -> list[Node]:
         for hash_ in _parent_hashes(node):
             place = places.get(hash_)
             if place is None or place == index:
+                if len(absent) >= most and hash_ not in absent:
+                    continue
                 place = absent.setdefault(hash_, len(nodes) + len(absent))
             parents.append(place)
         linked.append(replace(node, parents=tuple(dict.fromkeys(parents))))

@@ -73,6 +73,8 @@ def marks_of(node: Node) -> list[str]:
         marks.append("no outcome")
     elif node.outcome.state not in ("unknown", "returned"):
         marks.append(clipped(node.outcome.state.replace("_", " "), 20))
+    if node.outcome.state not in ("unknown", "missing") and node.outcome.verdict.state in ("invalid", "unknown_key"):
+        marks.append("outcome not verified")
     if node.copies > 1:
         marks.append(f"{node.copies} copies")
     if node.taints:

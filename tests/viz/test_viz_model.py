@@ -201,3 +201,60 @@ def test_another_kind_of_source_is_one_loader(
         "signed after revocation",
         "missing",
     )
+
+
+def test_an_outcome_by_somebody_else_does_not_count_as_one(records: SimpleNamespace, graph: Any) -> None:
+    mallory = LocalEd25519Provider("spiffe://kest.test/mallory", seed=b"m" * 32)
+    store = TrustStore(
+        {**dict.fromkeys([records.alice.get_identity()], records.alice), mallory.get_identity(): mallory}
+    )
+    one = records.entry("one")
+    forged = records.outcome(one, by=mallory)
+    alone = graph(one, forged, keys=store).nodes[0].outcome
+    assert (alone.verdict.state, alone.verdict.reason) == ("invalid", "it is signed by another than its call")
+    both = graph(one, forged, records.outcome(one, "raised"), keys=store).nodes[0].outcome
+    assert (both.state, both.verdict.state) == ("raised", "valid")
+
+
+def test_what_claims_to_stand_for_an_entry_does_not_hide_it(records: SimpleNamespace, graph: Any) -> None:
+    from kest._kestcore import canonicalize
+
+    one = records.entry("one")
+    payload = {
+        "entry_hash": records.hash_of(one),
+        "operation": "fake",
+        "parent_ids": ["0"],
+        "principal": records.alice.get_identity(),
+        "record": "intent",
+    }
+    intent = records.alice.signer.sign_jws(canonicalize(payload), "kest-intent+jws")
+    made = graph(intent, one, records.entry("child", one))
+    assert [node.operation for node in made.nodes] == ["fake", "one", "child"]
+    assert made.edges == [(1, 2)]
+    assert graph(intent, records.entry("child", one)).edges == [(0, 1)]
+
+
+def test_intents_that_stand_for_each_other_are_drawn(records: SimpleNamespace) -> None:
+    """A cycle of hashes cannot be made; one of claims can."""
+    from kest.viz import Source, SourceRecord, graph_of, to_html
+
+    def claim(own: str, parent: str) -> SourceRecord:
+        return SourceRecord(payload={"record": "intent", "entry_hash": own, "operation": own, "parent_ids": [parent]})
+
+    made = graph_of(Source([claim("a", "b"), claim("b", "a"), claim("c", "c"), claim("d", "a")]))
+    assert sorted(made.edges) == [(0, 1), (0, 3), (1, 0), (4, 2)]
+    assert to_html(made)
+
+
+def test_what_is_left_out_was_verified_all_the_same(records: SimpleNamespace, graph: Any) -> None:
+    one = records.entry("one")
+    made = graph(one, records.entry("two", one), limit=1)
+    assert [node.kind for node in made.nodes] == ["entry", "absent"]
+    assert made.nodes[0].verdict.state == "valid"
+
+
+def test_parents_without_number_are_not_drawn_without_number() -> None:
+    from kest.viz import Source, SourceRecord, graph_of
+
+    record = SourceRecord(payload={"operation": "x", "parent_ids": [f"{i:064x}" for i in range(100_000)]})
+    assert len(graph_of(Source([record]), limit=50).nodes) == 51

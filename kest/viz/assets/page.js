@@ -8,7 +8,8 @@
   const children = nodes.map(() => []);
   const edges = [];
   nodes.forEach((node, index) => node.parents.forEach((parent) => { children[parent].push(index); edges.push([parent, index]); }));
-  const bad = (node) => node.verdict[0] !== "valid" && node.verdict[0] !== "unchecked";
+  const wrong = (verdict) => Boolean(verdict) && verdict[0] !== "valid" && verdict[0] !== "unchecked";
+  const bad = (node) => wrong(node.verdict) || Boolean(node.outcome) && wrong(node.outcome.verdict);
   const state = (node) => (node.outcome ? node.outcome.state : "unknown");
   const failed = (node) => !["unknown", "returned", "missing"].includes(state(node));
   const tainted = (node) => Boolean(node.taints && node.taints.length);
