@@ -22,8 +22,8 @@ class Verdict:
     """What is known of a signature.
 
     ``state`` is one of: ``valid`` (signature, links, trust and taints), ``signature`` (right by itself, but what it
-    continues from is missing or does not verify), ``invalid``, ``unknown_key``, ``unchecked`` (no keys were given, or
-    there is no signature to check).
+    continues from is missing or does not verify), ``invalid``, ``unknown_key``, ``unsigned`` (only a decoded form is
+    there), ``unchecked`` (no keys were given).
     """
 
     state: str = "unchecked"
@@ -206,7 +206,7 @@ def _verdicts(found: list[_Found], verifier: Verifier | None) -> list[Verdict]:
         elif one.read.kind == "broken":
             out.append(Verdict("invalid", one.read.why))
         elif not one.record.jws:
-            out.append(Verdict("unchecked", "only the decoded form is here, without its signature"))
+            out.append(Verdict("unsigned", "only the decoded form is here, without its signature"))
         elif verifier is None:
             out.append(Verdict())
         elif (verdict := chained.get(one.record.jws)) is not None:

@@ -67,6 +67,8 @@ def marks_of(node: Node) -> list[str]:
         marks.append("unknown key")
     elif node.verdict.state == "signature":
         marks.append("chain not verified")
+    elif node.verdict.state == "unsigned":
+        marks.append("unsigned")
     if node.kind == "denial":
         marks.append("denied")
     if node.outcome.state == "missing":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 from kest.viz.layout import HEIGHT, WIDTH, lay_out
 from kest.viz.model import Graph, Node
 from kest.viz.style import COLOURS, clipped, colour_of, label_of, marks_of
@@ -50,9 +52,16 @@ def _box(node: Node, x: float, y: float) -> list[str]:
         f'<g transform="translate({x:g} {y:g})"><title>{tip}</title>'
         f'<rect width="{WIDTH}" height="{HEIGHT}" rx="8" fill="{colours.fill}" stroke="{colours.line}" '
         f'stroke-width="{heavy}"{dash}/>'
-        f'<text x="12" y="22" font-size="13" font-weight="600" fill="{colours.text}">{_text(label_of(node))}</text>'
-        f'<text x="12" y="40" font-size="11" fill="{colours.text}">{_text(second)}</text></g>'
+        f'<text x="12" y="22" font-size="13" font-weight="600" fill="{colours.text}"{_fit(label_of(node), 20)}>'
+        f"{_text(label_of(node))}</text>"
+        f'<text x="12" y="40" font-size="11" fill="{colours.text}"{_fit(second, 26)}>{_text(second)}</text></g>'
     ]
+
+
+def _fit(text: str, columns: int) -> str:
+    """Squeezes what is surely wider than so many columns into the width of a node: who draws it may have any font."""
+    taken = sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+    return f' textLength="{WIDTH - 24}" lengthAdjust="spacingAndGlyphs"' if taken > columns else ""
 
 
 def _text(text: str) -> str:

@@ -145,7 +145,7 @@ def test_anything_that_a_line_may_hold(records: SimpleNamespace, tmp_path: Path)
     made = graph_of(read(path), records.store)
     entries = [node for node in made.nodes if node.kind == "entry"]
     assert [node.operation for node in entries] == ["good", "object", "span", "decoded"]
-    assert [node.verdict.state for node in entries] == ["valid", "valid", "valid", "unchecked"]
+    assert [node.verdict.state for node in entries] == ["valid", "valid", "valid", "unsigned"]
     assert (entries[0].copies, entries[3].trust) == (2, None)
     assert sum(node.kind == "broken" for node in made.nodes) == 8
     assert made.nodes[4].origin == "line 7"

@@ -290,7 +290,7 @@
 
   const VERDICTS = {
     valid: ["valid", "good"], signature: ["the signature is right, what it continues from is not verified", "warn"],
-    invalid: ["NOT VALID", "bad"], unknown_key: ["the signer's key is not known", "bad"], unchecked: ["not checked", "warn"],
+    unsigned: ["UNSIGNED", "bad"], invalid: ["NOT VALID", "bad"], unknown_key: ["the signer's key is not known", "bad"], unchecked: ["not checked", "warn"],
   };
   const OUTCOMES = { unknown: ["not recorded here", ""], missing: ["MISSING: it began, and nothing says how it ended", "bad"], returned: ["returned", "good"] };
 
