@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from kest._kestcore import Signer
@@ -53,7 +53,7 @@ class Attack:
     owned: str | None = None
     method: str = "GET"
     path: str = "/"
-    headers: tuple[tuple[bytes, bytes], ...] = ()
+    headers: tuple[tuple[bytes, bytes], ...] = field(default=(), repr=False)
     honest: Signer | None = None
     principal: str | None = None
     groups: Sequence[str] = GROUPS
@@ -76,7 +76,7 @@ async def _attack(settings: Attack, done: Callable[[Result], None]) -> list[Resu
         honest: Headers = [] if settings.honest is None else [(b"baggage", inline(forger.chain(2)))]
         baseline = await _baseline(target, honest, settings)
         results = []
-        for probe in probes(forger):
+        for probe in probes(forger, _token(settings)):
             if probe.group in settings.groups:
                 results.append(_judged(probe, await target.send(probe.headers), baseline, target))
                 done(results[-1])
@@ -111,6 +111,13 @@ async def _baseline(target: Target, honest: Headers, settings: Attack) -> Answer
     elif answer.status in (401, 403):
         hint = "it wants lineage or a token: give a key that it trusts (--key), or a token (--token-env)"
     raise TargetError(f"an honest request is not served: {_came(answer)}; {hint}")
+
+
+def _token(settings: Attack) -> str | None:
+    """The valid bearer token that honest requests carry, if they do."""
+    values = [value for name, value in settings.headers if name == b"authorization"]
+    scheme, _, token = values[0].decode("latin-1").partition(" ") if values else ("", "", "")
+    return token if scheme.lower() == "bearer" else None
 
 
 def _came(answer: Answer) -> str:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from kest._kestcore import b64url_encode
+from kest._kestcore import b64url_decode, b64url_encode
 from kest.doctor.forge import Forger, hash_of, header_of, inline
+from kest.errors import KestError
 
 __all__ = ["GROUPS", "Headers", "Probe", "probes"]
 
@@ -40,8 +41,8 @@ class Probe:
     harmless: bool = False
 
 
-def probes(forger: Forger) -> Iterator[Probe]:
-    """All of them."""
+def probes(forger: Forger, token: str | None = None) -> Iterator[Probe]:
+    """All of them; with a valid token, also what can be made of it."""
     for made in (_signatures, _forms, _chains, _carriers):
         for row, name, value in made(forger):
             yield Probe(
@@ -49,6 +50,8 @@ def probes(forger: Forger) -> Iterator[Probe]:
             )
     yield from _callers(forger)
     yield from _tokens(forger)
+    if token is not None and token.count(".") == 2:
+        yield from _altered_tokens(token)
     for row, name, value in _sizes(forger):
         yield Probe(row, name, "resource", [(b"baggage", value)])
     many = b",".join(b"kest.x%d=1" % number for number in range(5000))
@@ -206,6 +209,32 @@ def _tokens(f: Forger) -> Iterator[Probe]:
     yield probe("a JWT without exp", lambda m: [f.token(m, exp=None)])
     yield probe("a JWT that is not valid yet", lambda m: [f.token(m, nbf=1 << 33)])
     yield probe("two Authorization headers", lambda m: [f.token(m), f.token(m, exp=1)])
+
+
+def _altered_tokens(token: str) -> Iterator[Probe]:
+    head, body, signature = token.split(".")
+    marker = f"doctor-{uuid.uuid4().hex[:12]}"
+    claims = _claims(body)
+    other = b64url_encode(json.dumps({**claims, "sub": marker, "client_id": marker}).encode())
+    none = b64url_encode(b'{"alg":"none","typ":"JWT"}')
+    turned = ("B" if signature[:1] == "A" else "A") + signature[1:]
+    made = {
+        "the token, its signature cut off": f"{head}.{body}.",
+        "the token, its signature changed": f"{head}.{body}.{turned}",
+        "the token, for another user": f"{head}.{other}.{signature}",
+        "the token, with alg none": f"{none}.{body}.",
+        "the token, with alg none, for another user": f"{none}.{other}.",
+    }
+    for name, text in made.items():
+        yield Probe("D2", name, "token", [(b"authorization", f"Bearer {text}".encode())], marker)
+
+
+def _claims(body: str) -> dict[str, object]:
+    try:
+        claims = json.loads(b64url_decode(body))
+    except (KestError, ValueError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
 
 
 def _sizes(f: Forger) -> Iterator[tuple[str, str, bytes]]:

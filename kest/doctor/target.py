@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -157,7 +158,9 @@ async def url_target(url: str, method: str, headers: Headers, owned: str | None 
     extensions = {"sni_hostname": urlsplit(url).hostname} if url.startswith("https:") else {}
     own: Headers = [(b"host", (host or "").encode("idna" if not (host or "").isascii() else "ascii")), *headers]
     # No proxy of the environment's, and no redirect: nothing else is sent to.
-    async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, follow_redirects=False) as client:
+    # The system's authorities, or those of SSL_CERT_FILE.
+    tls: Any = ssl.create_default_context() if extensions else True
+    async with httpx.AsyncClient(timeout=TIMEOUT, trust_env=False, follow_redirects=False, verify=tls) as client:
         client.headers.clear()
         yield Target(_Extended(client, extensions), method, address, own, None)
 

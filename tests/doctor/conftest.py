@@ -21,10 +21,12 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextlib.contextmanager
-def _serving(app: Any) -> Iterator[str]:
+def _serving(app: Any, **settings: Any) -> Iterator[str]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", ws="none", http="h11", loop="asyncio"))
+        server = uvicorn.Server(
+            uvicorn.Config(app, log_level="critical", ws="none", http="h11", loop="asyncio", **settings)
+        )
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         end = time.monotonic() + 20
@@ -40,6 +42,6 @@ def _serving(app: Any) -> Iterator[str]:
 
 
 @pytest.fixture
-def serving() -> Callable[[Any], AbstractContextManager[str]]:
+def serving() -> Callable[..., AbstractContextManager[str]]:
     """The URL of an application behind uvicorn."""
     return _serving

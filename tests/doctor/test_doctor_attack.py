@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
+import socket
 import sys
 import types
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +21,7 @@ from kest.doctor import Attack, Result, TargetError, attack
 from kest.doctor.forge import Forger
 from kest.doctor.target import checked_url
 
-Serving = Callable[[Any], AbstractContextManager[str]]
+Serving = Callable[..., AbstractContextManager[str]]
 ROWS = {"A1", "A2", "A3", "A4", "A5", "A6", "A7", "B3", "D1", "D2", "E1"}
 
 
@@ -101,7 +104,9 @@ def test_redirects_are_not_followed(serving: Serving) -> None:
         assert "http" not in asked
 
 
-def test_tokens_make_an_honest_request_where_they_are_needed(serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_make_an_honest_request_where_they_are_needed(
+    serving: Serving, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from kest.http import KestIdentityMiddleware
 
     with issuing() as jwks:
@@ -114,6 +119,48 @@ def test_tokens_make_an_honest_request_where_they_are_needed(serving: Serving, m
             with pytest.raises(TargetError, match="401"):
                 attack(Attack(url))
             assert main(["doctor", "--attack", url, "--token-env", "THE_TOKEN"]) == 0
+            assert "the token, for another user" in capsys.readouterr().out
+
+
+def test_a_target_behind_tls(serving: Serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its certificate is for the name, and is checked, although the address is what is connected to."""
+    certificate, key = _certificate(tmp_path)
+    groups = ("caller",)
+    with serving(protected(), ssl_certfile=certificate, ssl_keyfile=key) as url:
+        url = url.replace("http://127.0.0.1", "https://localhost")
+        monkeypatch.setattr("socket.getaddrinfo", _only_v4(socket.getaddrinfo))
+        with pytest.raises(TargetError, match="CERTIFICATE_VERIFY_FAILED"):
+            attack(Attack(url, groups=groups))
+        monkeypatch.setenv("SSL_CERT_FILE", certificate)
+        assert verdicts(attack(Attack(url, groups=groups))).keys() == {"blocked"}
+
+
+def _only_v4(real: Any) -> Any:
+    return lambda host, port, *args, **settings: real(host, port, socket.AF_INET, socket.SOCK_STREAM)
+
+
+def _certificate(folder: Path) -> tuple[str, str]:
+    """Of localhost, and its key, as files."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now).not_valid_after(now + datetime.timedelta(hours=1))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), False)
+    certificate = builder.add_extension(x509.BasicConstraints(True, None), True).sign(key, hashes.SHA256())
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return str(folder / "cert.pem"), str(folder / "key.pem")
+
+
+def test_a_token_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "s3cr3t" not in repr(Attack("x:y", headers=((b"authorization", b"Bearer s3cr3t"),)))
 
 
 # --- in this process ---
