@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from kest.errors import KestError
@@ -42,20 +42,20 @@ def load(spec: str) -> Any:
     return found
 
 
-def middlewares(app: Any) -> Iterator[tuple[type, Any]]:
+def middlewares(app: Any) -> Iterator[tuple[type, Any, Mapping[str, Any]]]:
     """The middlewares around an application, from the outside: those that wrap it, and those that Starlette or FastAPI was
-    given; each with the instance, or None where there is none yet."""
+    given; each with the instance, or None where there is none yet, and then the arguments that it will be made with."""
     for _ in range(MOST):
         inner = getattr(app, "app", None)
         wsgi = getattr(app, "wsgi_app", None)
         if inner is None and wsgi is not None and not callable(getattr(type(wsgi), "__get__", None)):
-            yield type(wsgi), wsgi
+            yield type(wsgi), wsgi, {}
             inner = getattr(wsgi, "app", None)
         elif inner is not None:
-            yield type(app), app
+            yield type(app), app, {}
         for given in getattr(app, "user_middleware", ()):
             if isinstance(cls := getattr(given, "cls", None), type):
-                yield cls, None
+                yield cls, None, getattr(given, "kwargs", {})
         if inner is None or not callable(inner):
             return
         app = inner
@@ -63,4 +63,4 @@ def middlewares(app: Any) -> Iterator[tuple[type, Any]]:
 
 def hooks_of(app: Any) -> list[str]:
     """The names of Kest's middlewares around an application, from the outside."""
-    return [cls.__name__ for cls, _ in middlewares(app) if cls.__module__.partition(".")[0] == "kest"]
+    return [cls.__name__ for cls, _, _ in middlewares(app) if cls.__module__.partition(".")[0] == "kest"]

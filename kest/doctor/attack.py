@@ -164,11 +164,12 @@ def _inside(probe: Probe, answer: Answer, seen: Seen, baseline: Answer, target: 
         if "KestIdentityMiddleware" not in hooks:
             return UNCLEAR, "no hook of Kest's verifies tokens here; does the application?"
         return THROUGH, "the application ran, as if there were no token"
-    if not seen.edge:
-        kind = UNCLEAR if probe.group == "caller" else THROUGH
-        return kind, "no hook of Kest's saw it; the application ran"
     if probe.group == "caller":
+        if not seen.edge and not seen.gated:
+            return UNCLEAR, "no hook of Kest's saw it; the application ran"
         return _ignored(answer, baseline)
+    if not seen.edge:
+        return THROUGH, "no hook of Kest's saw it; the application ran"
     if probe.harmless and not seen.entries:
         return BLOCKED, "served; nothing of it was believed"
     if seen.entries and seen.trust <= UNVERIFIED_TRUST and UNVERIFIED_TAINT in seen.taints:

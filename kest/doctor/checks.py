@@ -236,8 +236,15 @@ def _hooks(report: Report, app: Any) -> None:
             "no Kest middleware was found around the application: nothing verifies the lineage of requests",
             "app.add_middleware(KestMiddleware)",
         )
-    for cls, instance in middlewares(app):
-        if cls.__name__ == "KestIdentityMiddleware" and instance is not None:
-            report.fact(
-                SECTION, "tokens", "required" if getattr(instance, "_required", False) else "verified if present"
+    for cls, instance, given in middlewares(app):
+        if cls.__name__ == "KestIdentityMiddleware":
+            required = given.get("required", False) or getattr(instance, "_required", False)
+            report.fact(SECTION, "tokens", "required" if required else "verified if present")
+        gate = given.get("gate", getattr(instance, "http", None))
+        if given.get("trust_header_identity") or getattr(gate, "_trusts_headers", False):
+            report.find(
+                "warning",
+                cls.__name__,
+                "trust_header_identity: whoever can send X-Principal-Id is believed to be whom it names",
+                "verify tokens instead (KestIdentityMiddleware), or let only a proxy that sets these headers reach it",
             )

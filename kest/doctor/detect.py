@@ -25,6 +25,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "pq": ("cryptography",),
     "fastapi": ("fastapi",),
     "watch": ("watchfiles",),
+    "mcp": ("mcp",),
 }
 """The distributions that each extra brings, as in pyproject.toml."""
 

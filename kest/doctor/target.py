@@ -7,6 +7,7 @@ import contextlib
 import ipaddress
 import socket
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -31,9 +32,13 @@ class TargetError(KestError):
 
 @dataclass(frozen=True)
 class Seen:
-    """What an application in this process knew when its own code began."""
+    """What an application in this process knew when its own code began.
+
+    ``edge`` and ``gated``: whether a Kest edge, and a gate, saw the request. ``names``: on whose behalf it would have acted.
+    """
 
     edge: bool
+    gated: bool
     entries: int
     trust: int
     taints: tuple[str, ...]
@@ -73,12 +78,21 @@ def _look(scope: Any) -> Seen:
     from kest.http.middleware import ARRIVAL
 
     passport = context.get_current_passport()
-    names = (context.get_current_user(), context.get_current_agent(), context.get_current_task())
+    names: tuple[str | None, ...] = (
+        context.get_current_user(),
+        context.get_current_agent(),
+        context.get_current_task(),
+    )
     try:
         trust, taints = passport.trust_score, passport.taints
     except KestError:  # entries that are none: nothing refused them
         trust, taints = 100, ()
-    return Seen(ARRIVAL in scope, len(passport), trust, tuple(taints), tuple(str(name) for name in names if name))
+    gate = sys.modules.get("kest.gate.current")  # where nobody has imported it, there is no gate
+    verdict = None if gate is None else gate.verdict_var.get()
+    if verdict is not None:
+        names = (*names, verdict.context.principal_id)
+    known = tuple(str(name) for name in names if name)
+    return Seen(ARRIVAL in scope, verdict is not None, len(passport), trust, tuple(taints), known)
 
 
 class Target:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from doctor_apps import ALICE, ALICE_SEED, ISSUER, issuing, protected, unprotected
+from starlette.middleware import Middleware
 
 from kest.cli.main import main
 from kest.doctor import Attack, Result, TargetError, attack
@@ -199,6 +200,23 @@ def test_tokens_that_are_believed_are_seen(named: Callable[[Any], str], monkeypa
     results = attack(Attack(named(app), groups=("token",)))
     believed = {result.name for result in results if result.verdict == "NOT BLOCKED"}
     assert {"a JWT by an unknown key", "a JWT with HS256 and the secret 'secret'"} <= believed
+
+
+@pytest.mark.parametrize(("trusting", "verdict"), [(True, "NOT BLOCKED"), (False, "blocked")])
+def test_a_gate_that_believes_a_header_is_seen(named: Callable[[Any], str], trusting: bool, verdict: str) -> None:
+    from kest.doctor import examine
+    from kest.gate import Gate
+    from kest.gate.http import GateMiddleware
+
+    gate = Gate.from_dict({"policies": [{"name": "p", "effect": "permit", "conditions": []}]})
+    app = protected()
+    app.user_middleware.append(
+        Middleware(GateMiddleware, gate=gate, gate_mutations_only=False, trust_header_identity=trusting)
+    )
+    results = {result.name: result.verdict for result in attack(Attack(named(app), groups=("caller",)))}
+    assert results["X-Principal-Id from outside"] == verdict
+    assert results["kest.user that no entry says"] == "blocked"
+    assert any(one.subject == "GateMiddleware" for one in examine(app).findings) == trusting
 
 
 def test_an_application_is_as_it_was_afterwards(named: Callable[[Any], str]) -> None:
