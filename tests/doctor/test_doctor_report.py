@@ -216,6 +216,8 @@ def test_the_extras_are_those_of_the_project() -> None:
         return tuple(name for one in found if one for name in (one[1], *(["cryptography"] if one[2] else [])))
 
     extras = {
-        name: names(given) for name, given in project["optional-dependencies"].items() if name not in ("all", "dev", "docs")
+        name: names(given)
+        for name, given in project["optional-dependencies"].items()
+        if name not in ("all", "dev", "docs")
     }
     assert {"(always)": names(project["dependencies"]), **extras} == EXTRAS
