@@ -47,4 +47,17 @@ static inline const uint8_t *kest_scan(const uint8_t *p, const uint8_t *end, uin
     return p;
 }
 
+/* Where `what` first stands in `text`, or NULL. For short needles. */
+static inline const uint8_t *kest_find(const uint8_t *text, size_t len, const char *what, size_t size)
+{
+    const uint8_t *const end = text + len;
+
+    while (len >= size && (text = memchr(text, what[0], len - size + 1)) != NULL) {
+        if (memcmp(text, what, size) == 0)
+            return text;
+        len = (size_t)(end - ++text);
+    }
+    return NULL;
+}
+
 #endif

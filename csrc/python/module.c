@@ -1,6 +1,7 @@
 /* module.c: the module kest._kestcore: types, functions, state. Multi-phase initialisation (PEP 489), one state per
  * interpreter. */
 #include "py_gate.h"
+#include "py_tlog.h"
 
 static int load_error(PyObject *errors, const char *name, PyObject **out)
 {
@@ -47,6 +48,13 @@ static int add_gate(PyObject *module, kest_state *state)
                ? -1 : PyModule_AddFunctions(module, kest_gate_methods);
 }
 
+static int add_tlog(PyObject *module, kest_state *state)
+{
+    return add_type(module, &kest_tree_spec, &state->tree_type) < 0 ||
+                   add_type(module, &kest_record_keys_spec, &state->record_keys_type) < 0
+               ? -1 : PyModule_AddFunctions(module, kest_tlog_methods);
+}
+
 static int module_exec(PyObject *module)
 {
     kest_state *state = state_of_module(module);
@@ -62,7 +70,7 @@ static int module_exec(PyObject *module)
         add_type(module, &kest_entry_spec, &state->entry_type) < 0 ||
         add_type(module, &kest_passport_spec, &state->passport_type) < 0 ||
         add_type(module, &kest_stream_spec, &state->stream_type) < 0 || PyModule_AddFunctions(module, kest_vault_methods) < 0 ||
-        add_gate(module, state) < 0 || PyModule_AddFunctions(module, kest_pack_methods) < 0 ||
+        add_gate(module, state) < 0 || add_tlog(module, state) < 0 || PyModule_AddFunctions(module, kest_pack_methods) < 0 ||
         PyModule_AddFunctions(module, kest_verify_methods) < 0)
         return -1;
 #ifdef KEST_FAULTS
@@ -89,6 +97,8 @@ static int module_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->entry_type);
     Py_VISIT(state->passport_type);
     Py_VISIT(state->stream_type);
+    Py_VISIT(state->tree_type);
+    Py_VISIT(state->record_keys_type);
     Py_VISIT(state->gate_input_error);
     Py_VISIT(state->context_type);
     Py_VISIT(state->set_type);
@@ -123,6 +133,8 @@ static int module_clear(PyObject *module)
     Py_CLEAR(state->entry_type);
     Py_CLEAR(state->passport_type);
     Py_CLEAR(state->stream_type);
+    Py_CLEAR(state->tree_type);
+    Py_CLEAR(state->record_keys_type);
     Py_CLEAR(state->gate_input_error);
     Py_CLEAR(state->context_type);
     Py_CLEAR(state->set_type);

@@ -16,6 +16,7 @@ typedef struct kest_state {
     PyObject *canonicalization_error, *json_error, *key_error, *passport_error, *verification_error, *baggage_error, *gate_input_error;
     PyTypeObject *signer_type, *pubkey_type, *keyring_type, *known_type, *entry_type, *passport_type;
     PyTypeObject *stream_type;
+    PyTypeObject *tree_type, *record_keys_type;
     PyTypeObject *context_type, *set_type, *rates_type, *sessions_type, *verdict_type, *gate_type;
     PyObject *gate_args[17]; /* names of ActionContext's arguments, interned */
     /* from kest.gate, once it is imported: what contexts hold, what verdicts make */

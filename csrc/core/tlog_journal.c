@@ -1,0 +1,120 @@
+#include "tlog_journal.h"
+
+#include "alloc.h"
+#include "b64url.h"
+#include "crypto.h"
+#include "scan.h"
+
+#include <string.h>
+
+static void put_be(uint8_t *out, uint64_t value, unsigned bytes)
+{
+    while (bytes--) {
+        out[bytes] = (uint8_t)value;
+        value >>= 8;
+    }
+}
+
+static uint64_t get_be(const uint8_t *in, unsigned bytes)
+{
+    uint64_t value = 0;
+
+    for (unsigned i = 0; i < bytes; i++)
+        value = value << 8 | in[i];
+    return value;
+}
+
+enum { AT_FIRST = 4, AT_COUNT = 12, AT_LEN = 16, AT_BEFORE = 20, AT_DIGEST = 52 };
+
+/* SHA-256(head up to the digest || SHA-256(body)): one pass, no copy of the body. */
+static kest_status frame_digest(const uint8_t *head, const uint8_t *body, size_t len, uint8_t out[KEST_HASH_LEN])
+{
+    uint8_t both[AT_DIGEST + KEST_HASH_LEN];
+    kest_status st;
+
+    memcpy(both, head, AT_DIGEST);
+    st = kest_sha256(body, len, both + AT_DIGEST);
+    return st == KEST_OK ? kest_sha256(both, sizeof both, out) : st;
+}
+
+kest_status kest_frame_seal(uint8_t *frame, uint64_t first, uint32_t count, uint32_t body_len,
+                            const uint8_t before[KEST_HASH_LEN])
+{
+    memcpy(frame, "KJF1", 4);
+    put_be(frame + AT_FIRST, first, 8);
+    put_be(frame + AT_COUNT, count, 4);
+    put_be(frame + AT_LEN, body_len, 4);
+    memcpy(frame + AT_BEFORE, before, KEST_HASH_LEN);
+    return frame_digest(frame, frame + KEST_FRAME_HEAD, body_len, frame + AT_DIGEST);
+}
+
+kest_status kest_frame_read(const uint8_t *data, size_t len, kest_frame *out)
+{
+    uint8_t digest[KEST_HASH_LEN];
+    kest_status st;
+
+    if (len < KEST_FRAME_HEAD)
+        return len < 4 || memcmp(data, "KJF1", 4) == 0 ? KEST_E_LIMIT : KEST_E_SCHEMA;
+    if (memcmp(data, "KJF1", 4) != 0)
+        return KEST_E_SCHEMA;
+    out->first = get_be(data + AT_FIRST, 8);
+    out->count = (uint32_t)get_be(data + AT_COUNT, 4);
+    out->body_len = (uint32_t)get_be(data + AT_LEN, 4);
+    out->before = data + AT_BEFORE;
+    out->digest = data + AT_DIGEST;
+    out->body = data + KEST_FRAME_HEAD;
+    if (out->body_len > len - KEST_FRAME_HEAD)
+        return KEST_E_LIMIT;
+    st = frame_digest(data, out->body, out->body_len, digest);
+    if (st != KEST_OK)
+        return st;
+    return memcmp(digest, out->digest, sizeof digest) == 0 ? KEST_OK : KEST_E_SIGNATURE;
+}
+
+bool kest_bundle_next(const uint8_t *bundle, size_t len, size_t *at, kest_str *record)
+{
+    size_t size;
+
+    if (len - *at < 2)
+        return false;
+    size = (size_t)bundle[*at] << 8 | bundle[*at + 1];
+    if (len - *at - 2 < size)
+        return false;
+    *record = (kest_str){bundle + *at + 2, size};
+    *at += 2 + size;
+    return true;
+}
+
+/* The value of "entry_id" in a canonical payload: 36 characters, or NULL. Inside a string the quotes would be escaped. */
+static const uint8_t *entry_id_in(const uint8_t *json, size_t len)
+{
+    static const char name[] = "\"entry_id\":\"";
+    const uint8_t *at = kest_find(json, len, name, sizeof name - 1);
+
+    if (!at || (size_t)(json + len - at) < sizeof name - 1 + KEST_UUID_LEN + 1)
+        return NULL;
+    at += sizeof name - 1;
+    return at[KEST_UUID_LEN] == '"' ? at : NULL;
+}
+
+kest_status kest_record_tag(kest_str record, const uint8_t leaf[KEST_HASH_LEN], uint8_t *scratch, uint8_t out[KEST_TAG_LEN])
+{
+    const uint8_t *dot = record.len ? memchr(record.data, '.', record.len) : NULL, *end, *id = NULL;
+    uint8_t hash[KEST_HASH_LEN];
+    kest_status st = KEST_OK;
+
+    memcpy(out, leaf, 8);
+    memset(out + 8, 0, 8);
+    end = dot ? memchr(dot + 1, '.', (size_t)(record.data + record.len - dot - 1)) : NULL;
+    if (end) {
+        const size_t text = (size_t)(end - dot - 1);
+
+        if (kest_b64_decode(dot + 1, text, scratch) == KEST_OK)
+            id = entry_id_in(scratch, kest_b64_decoded_len(text));
+    }
+    if (id) {
+        st = kest_sha256(id, KEST_UUID_LEN, hash);
+        memcpy(out + 8, hash, 8);
+    }
+    return st;
+}
