@@ -7,6 +7,11 @@ from __future__ import annotations
 
 __all__ = [
     "AuditChainError",
+    "AuditCorruptError",
+    "AuditError",
+    "AuditLockedError",
+    "AuditProofError",
+    "AuditUnavailableError",
     "BaggageError",
     "CanonicalizationError",
     "ChannelError",
@@ -262,3 +267,25 @@ class AuditChainError(GateError, ValueError):
 
 class ChannelError(GateError, ValueError):
     """A sealed message is not for this recipient, not from this sender, altered, replayed, or of another context."""
+class AuditError(KestError):
+    """Base of what `kest.audit` raises."""
+
+
+class AuditLockedError(AuditError):
+    """Another process (or another object in this one) writes to the log: a log has one writer."""
+
+
+class AuditUnavailableError(AuditError):
+    """The log cannot take records now: its disk is full or fails, it is closed, or it belongs to the process before a fork."""
+
+
+class AuditCorruptError(AuditError):
+    """What is on the disk is not the log that was written: something is missing, changed or does not fit together."""
+
+
+class AuditProofError(AuditError, ValueError):
+    """A proof, checkpoint or signed note is malformed or proves nothing; ``reason`` is a short phrase for programs."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message

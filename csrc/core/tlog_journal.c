@@ -85,21 +85,26 @@ bool kest_bundle_next(const uint8_t *bundle, size_t len, size_t *at, kest_str *r
     return true;
 }
 
-/* The value of "entry_id" in a canonical payload: 36 characters, or NULL. Inside a string the quotes would be escaped. */
-static const uint8_t *entry_id_in(const uint8_t *json, size_t len)
+/* What stands in the string that is the value of `name` (with its quotes and colon) in canonical JSON: as it is written, escapes
+ * and all. Inside another string the quotes of the name would be escaped. False when there is none. */
+static bool text_in(kest_str json, const char *name, kest_str *out)
 {
-    static const char name[] = "\"entry_id\":\"";
-    const uint8_t *at = kest_find(json, len, name, sizeof name - 1);
+    const uint8_t *at = kest_find(json.data, json.len, name, strlen(name)), *const end = json.data + json.len;
 
-    if (!at || (size_t)(json + len - at) < sizeof name - 1 + KEST_UUID_LEN + 1)
-        return NULL;
-    at += sizeof name - 1;
-    return at[KEST_UUID_LEN] == '"' ? at : NULL;
+    if (!at)
+        return false;
+    at += strlen(name);
+    out->data = at;
+    while (at < end && *at != '"')
+        at += *at == '\\' ? 2 : 1;
+    out->len = (size_t)(at - out->data);
+    return at < end;
 }
 
 kest_status kest_record_tag(kest_str record, const uint8_t leaf[KEST_HASH_LEN], uint8_t *scratch, uint8_t out[KEST_TAG_LEN])
 {
-    const uint8_t *dot = record.len ? memchr(record.data, '.', record.len) : NULL, *end, *id = NULL;
+    const uint8_t *dot = record.len ? memchr(record.data, '.', record.len) : NULL, *end;
+    kest_str name = {NULL, 0};
     uint8_t hash[KEST_HASH_LEN];
     kest_status st = KEST_OK;
 
@@ -109,11 +114,15 @@ kest_status kest_record_tag(kest_str record, const uint8_t leaf[KEST_HASH_LEN], 
     if (end) {
         const size_t text = (size_t)(end - dot - 1);
 
-        if (kest_b64_decode(dot + 1, text, scratch) == KEST_OK)
-            id = entry_id_in(scratch, kest_b64_decoded_len(text));
+        if (kest_b64_decode(dot + 1, text, scratch) == KEST_OK) {
+            const kest_str json = {scratch, kest_b64_decoded_len(text)};
+
+            if (!text_in(json, "\"entry_id\":\"", &name) && !(kest_find(json.data, json.len, "\"record\":\"key\"", 14) && text_in(json, "\"principal\":\"", &name)))
+                name.data = NULL;
+        }
     }
-    if (id) {
-        st = kest_sha256(id, KEST_UUID_LEN, hash);
+    if (name.data) {
+        st = kest_sha256(name.data, name.len, hash);
         memcpy(out + 8, hash, 8);
     }
     return st;

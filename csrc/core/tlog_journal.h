@@ -13,7 +13,7 @@
 
 enum {
     KEST_FRAME_HEAD = 4 + 8 + 4 + 4 + 2 * KEST_HASH_LEN,
-    KEST_TAG_LEN = 16 /* of a record in the index: the beginnings of its leaf hash and of the hash of its entry id */
+    KEST_TAG_LEN = 16 /* of a record in the index: the beginnings of its leaf hash and of the hash of what it is about */
 };
 
 typedef struct kest_frame {
@@ -31,8 +31,8 @@ kest_status kest_frame_read(const uint8_t *data, size_t len, kest_frame *out);
 /* The record at *at of a bundle, which moves on; false at the end and where the bundle is cut off (then *at < len). */
 bool kest_bundle_next(const uint8_t *bundle, size_t len, size_t *at, kest_str *record);
 
-/* What the index says of a record: 8 bytes of its leaf hash, 8 of SHA-256(entry id), or zeros where it names none. `scratch`
- * has KEST_TLOG_MAX_RECORD bytes. The index is a help in finding, never evidence. */
+/* What the index says of a record: 8 bytes of its leaf hash, 8 of SHA-256 of what it is about (an entry's id, for a key event the
+ * principal as JSON writes it), or zeros. `scratch` has KEST_TLOG_MAX_RECORD bytes. The index is a help in finding, never evidence. */
 kest_status kest_record_tag(kest_str record, const uint8_t leaf[KEST_HASH_LEN], uint8_t *scratch, uint8_t out[KEST_TAG_LEN]);
 
 #endif

@@ -52,6 +52,8 @@ static int add_tlog(PyObject *module, kest_state *state)
 {
     return add_type(module, &kest_tree_spec, &state->tree_type) < 0 ||
                    add_type(module, &kest_record_keys_spec, &state->record_keys_type) < 0
+                   || PyModule_AddIntConstant(module, "STATUS_PRINCIPAL", KEST_E_PRINCIPAL) < 0
+                   || PyModule_AddIntConstant(module, "STATUS_SIGNATURE", KEST_E_SIGNATURE) < 0
                ? -1 : PyModule_AddFunctions(module, kest_tlog_methods);
 }
 

@@ -190,6 +190,26 @@ static PyObject *signer_export_seed(SignerObject *self, PyObject *unused)
     return result;
 }
 
+/* The same key under another name; the secret stays in C. */
+static PyObject *signer_renamed(SignerObject *self, PyObject *principal)
+{
+    kest_state *state = kest_state_of((PyObject *)self);
+    uint8_t seed[KEST_SEED_LEN];
+    PyObject *view, *result = NULL;
+
+    if (!PyUnicode_Check(principal)) {
+        PyErr_SetString(PyExc_TypeError, "a principal is str");
+        return NULL;
+    }
+    kest_seckey_seed(self->key, seed);
+    view = PyMemoryView_FromMemory((char *)seed, sizeof seed, PyBUF_READ);
+    if (view)
+        result = PyObject_CallFunctionObjArgs((PyObject *)state->signer_type, principal, view, NULL);
+    Py_XDECREF(view);
+    kest_wipe(seed, sizeof seed);
+    return result;
+}
+
 static PyObject *refuse_pickle(PyObject *self, PyObject *unused)
 {
     (void)unused;
@@ -204,6 +224,7 @@ static PyMethodDef signer_methods[] = {
      "sign_jws(payload, typ='JWS', /)\n--\n\nCompact JWS (RFC 7515) over the payload bytes: header alg EdDSA, kid the principal."},
     {"export_seed", (PyCFunction)signer_export_seed, METH_NOARGS,
      "export_seed()\n--\n\nThe 32-byte secret seed, for writing a key file. Handle with care."},
+    {"renamed", (PyCFunction)signer_renamed, METH_O, "renamed(principal, /)\n--\n\nA signer with the same key and another name."},
     {"__reduce__", refuse_pickle, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -254,5 +254,7 @@ PyMethodDef kest_tlog_methods[] = {
      "tlog_check(bundles, keys, threads=0, /)\n--\n\nReads and verifies every record of some bundles on all processors (threads=0). "
      "Returns (leaf hashes, facts): for each record 48 bytes in native order, as in struct.Struct('=BBhIq32s'): kind, status, key, "
      "length, timestamp_ms, link. ValueError: a bundle is cut off."},
+    {"record_check", kest_py_record_check, METH_VARARGS, "record_check(record, keys, /)\n--\n\nThe facts of one record, of any length."},
+    {"status_text", kest_py_status_text, METH_O, "status_text(status, /)\n--\n\nA status of the core in words."},
     {NULL, NULL, 0, NULL},
 };

@@ -23,5 +23,7 @@ PyObject *kest_tlog_frame(PyObject *module, PyObject *args);
 PyObject *kest_tlog_frames(PyObject *module, PyObject *args);
 PyObject *kest_tlog_leaves(PyObject *module, PyObject *args);
 PyObject *kest_tlog_check(PyObject *module, PyObject *args);
+PyObject *kest_py_record_check(PyObject *module, PyObject *args);
+PyObject *kest_py_status_text(PyObject *module, PyObject *arg);
 
 #endif

@@ -196,3 +196,38 @@ done:
     kest_free(c.records);
     return result;
 }
+
+PyObject *kest_py_record_check(PyObject *module, PyObject *args)
+{
+    kest_state *state = state_of_module(module);
+    kest_record_facts facts;
+    uint8_t *copy;
+    PyObject *keys;
+    Py_buffer view;
+
+    if (!PyArg_ParseTuple(args, "y*O!:record_check", &view, state->record_keys_type, &keys))
+        return NULL;
+    copy = kest_malloc((size_t)view.len);
+    if (copy) {
+        if (view.len)
+            memcpy(copy, view.buf, (size_t)view.len);
+        KEST_GIL_RELEASE
+        kest_record_check((kest_str){copy, (size_t)view.len}, &((RecordKeysObject *)keys)->keys, &facts);
+        KEST_GIL_RELEASE_END
+        kest_free(copy);
+    }
+    PyBuffer_Release(&view);
+    if (!copy || facts.status == KEST_E_NOMEM)
+        return PyErr_NoMemory();
+    return PyBytes_FromStringAndSize((const char *)&facts, sizeof facts);
+}
+
+PyObject *kest_py_status_text(PyObject *module, PyObject *arg)
+{
+    const long status = PyLong_AsLong(arg);
+
+    (void)module;
+    if (status == -1 && PyErr_Occurred())
+        return NULL;
+    return PyUnicode_FromString(kest_strerror((kest_status)status));
+}

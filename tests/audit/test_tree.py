@@ -22,7 +22,9 @@ from kest._kestcore import (
 
 LEAVES = [ref.leaf_hash(str(i).encode()) for i in range(70_000)]
 
-sizes = st.one_of(st.integers(0, 600), st.sampled_from([255, 256, 257, 511, 512, 513, 1000, 4096, 65_535, 65_536, 65_537, 70_000]))
+sizes = st.one_of(
+    st.integers(0, 600), st.sampled_from([255, 256, 257, 511, 512, 513, 1000, 4096, 65_535, 65_536, 65_537, 70_000])
+)
 
 
 def node(level: int, index: int) -> bytes:
@@ -135,7 +137,10 @@ def test_both_verifiers_agree_on_any_inclusion_proof(data: st.DataObject) -> Non
     index = data.draw(st.integers(0, size - 1))
     proof = mutated(data, ref.inclusion_proof(index, LEAVES[:size]))
     root = ref.merkle_tree_hash(LEAVES[:size])
-    said, of = data.draw(st.sampled_from([index, (index + 1) % size, size])), data.draw(st.sampled_from([size, size + 1, size - 1, 0]))
+    said, of = (
+        data.draw(st.sampled_from([index, (index + 1) % size, size])),
+        data.draw(st.sampled_from([size, size + 1, size - 1, 0])),
+    )
     assert tlog_verify_inclusion(said, of, LEAVES[index], b"".join(proof), root) == ref.verify_inclusion(
         said, of, LEAVES[index], proof, root
     )

@@ -1,0 +1,223 @@
+"""The life of keys: who had which key from which record on, and what that means for a signature.
+
+Keys that a verifier was given are believed from the beginning. Others, and the end of any, come from events in the log itself
+(kind ``key``), which count when the log's own key signed them or a key of the same principal that was in force. What came
+first is decided by the order of the records, which nobody can change afterwards, not by the times in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from kest._kestcore import PublicKey, RecordKeys, b64url_encode, canonicalize, sha256
+from kest.audit.note import NoteKey
+from kest.audit.records import Record
+from kest.core.grants import public_key_of
+from kest.core.truststore import TrustStore
+from kest.errors import AuditError, KestError
+
+__all__ = ["KeyBook", "KeyLife", "Verdict", "key_event", "thumbprint"]
+
+NEVER = 1 << 62
+
+ADDED, ROTATED, REVOKED, EXPIRED = "added", "rotated", "revoked", "expired"
+EVENTS = (ADDED, ROTATED, REVOKED, EXPIRED)
+
+
+class Verdict(str, Enum):
+    """What a verifier makes of one signature."""
+
+    VALID = "valid"
+    SINCE_ROTATED = "valid, key since rotated"
+    SINCE_EXPIRED = "valid, key since expired"
+    SINCE_REVOKED = "valid, key since revoked"
+    AFTER_ROTATION = "signed after the key was rotated"
+    AFTER_EXPIRY = "signed after the key expired"
+    AFTER_REVOCATION = "signed after the key was revoked"
+    UNKNOWN_KEY = "unknown key"
+    BAD_SIGNATURE = "the signature does not match"
+    UNREADABLE = "unreadable"
+    MISSING = "kept beside the log, and missing there"
+
+    @property
+    def good(self) -> bool:
+        """Whether the signature says what it seems to say."""
+        return self.value.startswith("valid")
+
+
+def public_members(key: PublicKey | Any) -> dict[str, str]:
+    """The required members of a key's JWK (RFC 7638, section 3.2)."""
+    if not isinstance(key, PublicKey) and hasattr(key, "public_jwk"):
+        key = key.public_jwk()
+    if isinstance(key, Mapping):
+        wanted = {"OKP": ("crv", "kty", "x"), "EC": ("crv", "kty", "x", "y"), "RSA": ("e", "kty", "n")}
+        names = wanted.get(str(key.get("kty")), ())
+        members = {name: key[name] for name in names if isinstance(key.get(name), str)}
+        if names and len(members) == len(names):
+            public_key_of(members)
+            return members
+        raise AuditError("a key is given as its public JWK: Ed25519, P-256 or RSA")
+    raw = key.raw if isinstance(key, PublicKey) else public_key_of(key).raw
+    if raw is None:
+        raise AuditError("an EC or RSA key is given as a JWK here")
+    return {"crv": "Ed25519", "kty": "OKP", "x": b64url_encode(raw)}
+
+
+def thumbprint(key: Any) -> str:
+    """A key's name that depends on nothing else (RFC 7638): base64url of SHA-256 of its canonical JWK."""
+    return b64url_encode(sha256(canonicalize(public_members(key))))
+
+
+def key_event(
+    event: str, principal: str, key: Any, *, replaces: Any = None, not_after: int | None = None, reason: str = ""
+) -> dict[str, Any]:
+    """The members of a key event, for ``AuditLog.record_event("key", ...)``.
+
+    Args:
+        event: ``"added"``, ``"rotated"`` (``key`` follows on ``replaces``), ``"revoked"`` or ``"expired"``.
+        principal: whose key.
+        key: a provider, 32 raw bytes or a JWK.
+        replaces: the key that is rotated away, likewise.
+        not_after: with a new key, Unix milliseconds after which records by it do not count.
+        reason: in words.
+    """
+    if event not in EVENTS:
+        raise AuditError(f"a key is {', '.join(EVENTS)}; not {event!r}")
+    if (event == ROTATED) != (replaces is not None):
+        raise AuditError("a rotation, and nothing else, says which key it replaces")
+    members: dict[str, Any] = {"event": event, "key": public_members(key), "principal": principal, "reason": reason}
+    members["thumbprint"] = thumbprint(members["key"])
+    if replaces is not None:
+        members["replaces"] = thumbprint(replaces)
+    if not_after is not None:
+        members["not_after"] = not_after
+    return members
+
+
+@dataclass(slots=True)
+class KeyLife:
+    """One key of one principal, from which record to which. -1: since before the log began; `NEVER`: not yet.
+
+    ``used`` counts the records that it signed well before any of that, ``misused`` those after.
+    """
+
+    principal: str
+    key: PublicKey
+    thumbprint: str
+    added: int = -1
+    rotated: int = NEVER
+    rotated_ms: int = NEVER
+    revoked: int = NEVER
+    expired: int = NEVER
+    not_after: int = NEVER
+    used: int = 0
+    misused: int = 0
+
+    def verdict(self, index: int, timestamp_ms: int) -> Verdict:
+        """Of a signature by this key over record ``index``, as far as is known now."""
+        if index > self.revoked:
+            return Verdict.AFTER_REVOCATION
+        if index > self.expired or timestamp_ms > self.not_after:
+            return Verdict.AFTER_EXPIRY
+        if index > self.rotated and timestamp_ms > self.rotated_ms:  # what was under way then came a little later
+            return Verdict.AFTER_ROTATION
+        return self.since
+
+    @property
+    def since(self) -> Verdict:
+        """Of what it signed in its time."""
+        if self.revoked < NEVER:
+            return Verdict.SINCE_REVOKED
+        if self.expired < NEVER:
+            return Verdict.SINCE_EXPIRED
+        return Verdict.SINCE_ROTATED if self.rotated < NEVER else Verdict.VALID
+
+
+@dataclass
+class KeyBook:
+    """All keys that count while a log is read, in its order."""
+
+    log_key: NoteKey
+    lives: list[KeyLife] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, log_key: NoteKey, keys: Any = None) -> KeyBook:
+        """From what a verifier has: a `TrustStore`, or a mapping of principals to one key or a list of them."""
+        book = cls(log_key)
+        book._add(log_key.name, PublicKey.from_raw(log_key.raw))
+        for principal, key, until in _pairs(keys):
+            life = book._add(principal, public_key_of(key), None if isinstance(key, PublicKey) else key)
+            life.not_after = until
+        return book
+
+    def _add(self, principal: str, key: PublicKey, jwk: Any = None) -> KeyLife:
+        try:
+            name = thumbprint(key if jwk is None else jwk)
+        except KestError:
+            name = f"{key.alg}-{len(self.lives)}"  # of a kind whose JWK nobody gave: no event can name it
+        life = KeyLife(principal, key, name)
+        self.lives.append(life)
+        return life
+
+    def record_keys(self) -> RecordKeys:
+        """As the C core takes them: facts name keys by their place in `lives`."""
+        return RecordKeys([(life.principal, life.key) for life in self.lives])
+
+    def apply(self, record: Record, signed_by: KeyLife) -> str | None:
+        """Take note of a key event; why it does not count, or None."""
+        payload = record.payload
+        principal, event, name = payload.get("principal"), payload.get("event"), payload.get("thumbprint")
+        administrator = signed_by.principal == self.log_key.name and signed_by.key.raw == self.log_key.raw
+        if not administrator and signed_by.principal != principal:
+            return f"{signed_by.principal} cannot speak for the keys of {principal}"
+        if not isinstance(principal, str) or event not in EVENTS or not isinstance(name, str):
+            return "a key event that says nothing"
+        mine = {life.thumbprint: life for life in self.lives if life.principal == principal}
+        if event in (ADDED, ROTATED):
+            return self._begin(record, payload, mine)
+        life = mine.get(name)
+        if life is None:
+            return f"{principal} has no key {name}"
+        if event == REVOKED:
+            life.revoked = min(life.revoked, record.index)
+        else:
+            life.expired = min(life.expired, record.index)
+        return None
+
+    def _begin(self, record: Record, payload: dict[str, Any], mine: dict[str, KeyLife]) -> str | None:
+        try:
+            jwk = public_members(payload.get("key"))
+            if thumbprint(jwk) != payload["thumbprint"]:
+                return "the thumbprint is not that of the key"
+            key = PublicKey.from_jwk(dict(jwk))
+        except KestError as error:
+            return f"no key: {error}"
+        if payload["event"] == ROTATED:
+            before = mine.get(str(payload.get("replaces")))
+            if before is None:
+                return f"{payload['principal']} has no key {payload.get('replaces')} that could be replaced"
+            if record.index < before.rotated:
+                before.rotated, before.rotated_ms = record.index, record.timestamp_ms
+        life = mine.get(payload["thumbprint"])
+        if life is None:
+            life = self._add(payload["principal"], key, jwk)
+            life.added = record.index
+        until = payload.get("not_after")
+        if type(until) is int:
+            life.not_after = min(life.not_after, until)
+        return None
+
+
+def _pairs(keys: Any) -> Iterable[tuple[str, Any, int]]:
+    if keys is None:
+        return
+    if isinstance(keys, TrustStore):
+        for grant in keys.grants():
+            yield grant[0], grant[1], min(grant[5], NEVER)
+        return
+    for principal, key in keys.items():
+        for one in key if isinstance(key, (list, tuple)) else (key,):
+            yield principal, one, NEVER

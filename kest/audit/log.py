@@ -1,0 +1,466 @@
+"""`AuditLog`: the sink that ``configure(audit=...)`` takes."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kest._kestcore import Signer
+from kest.audit.note import Checkpoint, NoteKey, checked_name, signer_of
+from kest.audit.pending import Pending
+from kest.audit.queue import Queue
+from kest.audit.records import MAX_RECORD, TYPES, event_payload, large_pointer
+from kest.audit.storage import Storage
+from kest.audit.writer import Item, LogWriter, Recovery
+from kest.errors import AuditError, AuditUnavailableError, ConfigurationError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from kest.audit.redaction import Redaction
+
+__all__ = ["AuditLog"]
+
+log = logging.getLogger("kest.audit")
+
+ON_FAILURE = ("fail", "block")
+FIRST_RETRY, LONGEST_RETRY, PUBLISH_RETRY = 0.05, 2.0, 0.25
+"""Seconds between attempts to write what could not be written."""
+HELD_BYTES = 16 << 20
+"""Complete tiles are written before they are more than this, checkpoint or not."""
+
+
+class AuditLog:
+    """An append-only log of signed records, in files that others can verify.
+
+    Records go through a bounded queue to one thread, which writes them in groups, each with one sync of the disk, and
+    brings them under a signed checkpoint once a second. Thread-safe; never dropped: whoever comes when the queue is full waits.
+
+    Args:
+        path: a folder; made if it is not there. One process writes to it at a time.
+        signer: an identity with an Ed25519 key in this process; its key is the log's for life.
+        origin: the log's name in checkpoints; by default the identity's principal without its scheme.
+        on_failure: when records cannot be written, calls ``"fail"`` before they run, or ``"block"`` until they can be.
+        durable_intents: every call waits until its entry is on the disk before it runs. Otherwise the entry is in the queue
+            when the call runs, and on the disk some milliseconds later.
+        commit_interval: seconds for which a group gathers records when nobody waits for them.
+        checkpoint_interval: seconds between checkpoints, while there is something new.
+        max_pending, max_pending_bytes: how much the queue holds.
+        redaction: fields that are written as salted commitments, so that they can be erased; see `Redaction`.
+        close_timeout: seconds for which `close` tries to write what is left; the end of the process, too.
+        storage: the file operations; for tests.
+
+    Raises:
+        AuditLockedError: somebody else writes to it.
+        AuditCorruptError: what is there is not the log that was written.
+        ConfigurationError: an argument will not do.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        signer: Any,
+        *,
+        origin: str | None = None,
+        on_failure: str = "fail",
+        durable_intents: bool = False,
+        commit_interval: float = 0.002,
+        checkpoint_interval: float = 1.0,
+        max_pending: int = 10_000,
+        max_pending_bytes: int = 64 << 20,
+        redaction: Redaction | None = None,
+        close_timeout: float = 10.0,
+        storage: Storage | None = None,
+    ) -> None:
+        if on_failure not in ON_FAILURE:
+            raise ConfigurationError(f"on_failure is one of {', '.join(ON_FAILURE)}, not {on_failure!r}")
+        if max_pending < 1 or max_pending_bytes < 1 or min(commit_interval, checkpoint_interval, close_timeout) < 0:
+            raise ConfigurationError("limits of an audit log are positive, and its intervals not negative")
+        key = signer_of(signer)
+        name = checked_name(key.principal.partition("://")[2] or key.principal if origin is None else origin)
+        self._signer = key.renamed(name)
+        self._writer = LogWriter(path, name, key, storage)
+        self._queue = Queue(max_pending, max_pending_bytes)
+        self._blocks, self._durable = on_failure == "block", durable_intents
+        self._commit_interval, self._checkpoint_interval = commit_interval, checkpoint_interval
+        self._close_timeout, self._redaction = close_timeout, redaction
+        self._failure: Exception | None = None
+        self._state = "open"  # then "closing", "closed", or "forked"
+        self._give_up = float("inf")
+        self._retry = threading.Event()
+        self._published = time.monotonic()
+        self._watchers: list[Callable[[Checkpoint], None]] = []
+        self._thread = threading.Thread(target=self._run, name="kest-audit", daemon=True)
+        self._thread.start()
+        _open_logs.add(self)
+        self.record_event("log", {"event": "opened", **_told(self._writer.recovery)})
+
+    # --- what it is ---
+
+    @property
+    def path(self) -> Path:
+        return self._writer.layout.root
+
+    @property
+    def key(self) -> NoteKey:
+        """What its checkpoints verify with; ``key.vkey`` is its text form, ``key.name`` the origin."""
+        return self._writer.key
+
+    @property
+    def recovery(self) -> Recovery:
+        """What opening it found."""
+        return self._writer.recovery
+
+    @property
+    def pending(self) -> int:
+        """Records in the queue."""
+        return len(self._queue)
+
+    @property
+    def failure(self) -> Exception | None:
+        """Why records cannot be written now; None when they can."""
+        return self._failure
+
+    def __repr__(self) -> str:
+        return f"<AuditLog {self.key.name} in {self.path}, {self._state}>"
+
+    # --- the sink ---
+
+    def record(self, kind: str, jws: str) -> Pending | None:
+        """Take over a signed record. What it returns, unless None, is to be waited for before going on.
+
+        Raises:
+            AuditUnavailableError: the log is closed, or belongs to the process before a fork; or records cannot be
+                written now, and calls are to fail then. An outcome is taken in that case too: its call has run.
+        """
+        if not jws.isascii():
+            raise AuditError("a record is a compact JWS, which is ASCII")
+        item: Item = jws
+        if self._redaction is not None and kind == "entry":
+            item = self._redaction.intent(jws, self._signer)
+        return self._take(kind, item)
+
+    def record_unsigned(self, kind: str, signer: Signer, typ: str, payload: bytes) -> Pending | None:
+        """The same for a record that is signed on its way to the disk."""
+        if self._redaction is not None and kind == "denial":
+            payload = self._redaction.denial(payload)
+        return self._take(kind, (signer, typ, payload))
+
+    def _take(self, kind: str, item: Item) -> Pending | None:
+        queue = self._queue
+        if self._state != "open":
+            raise self._refusal()
+        durable = self._durable and kind == "entry"
+        if self._failure is not None:
+            if self._blocks:
+                durable = True
+            elif kind == "entry" or (kind != "outcome" and queue.full):
+                raise self._refusal()
+            else:
+                queue.add(item)
+                return None
+        if durable or queue.full:
+            pending = Pending(kind, item)
+            queue.add(pending, urgent=True)
+            return pending
+        queue.add(item)
+        return None
+
+    def _refusal(self) -> AuditUnavailableError:
+        where = f"the audit log in {self.path}"
+        if self._state == "forked":
+            return AuditUnavailableError(
+                f"{where} belongs to the process that this one was forked from: open a log of its own after the fork"
+            )
+        if self._state != "open":
+            return AuditUnavailableError(f"{where} is closed")
+        return AuditUnavailableError(f"{where} cannot be written to: {self._failure}")
+
+    # --- for others ---
+
+    def append(self, record: str) -> Pending:
+        """Add a signed record (a compact JWS). ``append(...).wait()`` returns its index, once it is on the disk.
+
+        Raises:
+            AuditUnavailableError: as for `record`.
+            AuditError: it is no text of ASCII characters.
+        """
+        if not record.isascii() or not record.isprintable() or not record:
+            raise AuditError("a record is a compact JWS: ASCII, without control characters")
+        if self._state != "open" or (self._failure is not None and not self._blocks):
+            raise self._refusal()
+        pending = Pending("record", record)
+        self._queue.add(pending, urgent=True)
+        return pending
+
+    def record_event(self, kind: str, members: Mapping[str, Any], signer: Any = None) -> Pending:
+        """Add a record that this process makes, signed with the log's key or another.
+
+        Args:
+            kind: ``"verdict"`` (of a gate), ``"key"``, ``"log"``, ``"denial"`` or ``"outcome"``.
+            members: what it says, as JSON. ``record``, ``schema_version`` and, unless given, ``timestamp_ms`` are added.
+            signer: an identity that signs in this process.
+        """
+        if kind not in TYPES:
+            raise AuditError(f"there is no kind of record {kind!r}; there are {', '.join(TYPES)}")
+        if self._state != "open":
+            raise self._refusal()
+        key = self._signer if signer is None else signer_of(signer)
+        pending = Pending(kind, (key, TYPES[kind], event_payload(kind, members)))
+        self._queue.add(pending)
+        return pending
+
+    def flush(self, timeout: float | None = None) -> int:
+        """Wait until everything that was recorded before is on the disk; how many records there are.
+
+        Raises:
+            TimeoutError: it is not yet.
+        """
+        size: int = self._do(lambda writer: writer.size).wait(timeout)
+        return size
+
+    def checkpoint(self, timeout: float | None = None) -> Checkpoint:
+        """`flush`, and bring it all under a signed checkpoint.
+
+        Raises:
+            TimeoutError: that takes longer.
+            AuditUnavailableError: it could not be written; the records are safe in the journal.
+        """
+        try:
+            result: Checkpoint = self._do(self._publish_now).wait(timeout)
+        except TimeoutError:
+            raise
+        except OSError as error:
+            raise AuditUnavailableError(f"no checkpoint could be written to {self.path}: {error}") from error
+        return result
+
+    def call(self, action: Callable[[LogWriter], Any]) -> Any:
+        """What ``action`` returns when the writer's thread runs it in its turn."""
+        return self._do(action).wait()
+
+    def watch(self, watcher: Callable[[Checkpoint], None]) -> None:
+        """Call ``watcher`` in the writer's thread with every new checkpoint; it must not wait for the log."""
+        self._watchers.append(watcher)
+
+    def erase(self, subject: str) -> int:
+        """Erase what identifies a person (see `Redaction`), and record that it was done; how many records it was in."""
+        if self._redaction is None:
+            raise AuditError("this log was opened without redaction=: it holds nothing that can be erased")
+        self.flush()
+        count = self._redaction.erase(subject)
+        self.record_event("log", {"event": "erased", "count": count}).wait()
+        return count
+
+    def _do(self, action: Callable[[LogWriter], Any]) -> Pending:
+        if self._state != "open":
+            raise self._refusal()
+        pending = Pending("action", None, action)
+        self._queue.add(pending, urgent=True)
+        return pending
+
+    # --- the end ---
+
+    def close(self, timeout: float | None = None) -> None:
+        """Write what is left, under a last checkpoint, and let go of the folder.
+
+        Raises:
+            AuditError: not everything could be written; the message says how many records are lost.
+        """
+        if self._state != "open":
+            return
+        try:
+            self.record_event("log", {"event": "closed"})
+        finally:
+            self._state = "closing"
+            self._give_up = time.monotonic() + (self._close_timeout if timeout is None else timeout)
+            self._retry.set()
+            self._queue.wake()
+            self._thread.join()
+            self._state = "closed"
+            _open_logs.discard(self)
+            self._writer.close()
+            if self._redaction is not None:
+                self._redaction.close()
+        if lost := len(self._queue):
+            raise AuditError(f"{lost} records could not be written to {self.path} and are lost: {self._failure}")
+        if self._failure is not None:
+            raise AuditError(
+                f"everything is on the disk, but not under a checkpoint, in {self.path}: {self._failure}. Open the log "
+                "again when that is mended"
+            )
+
+    def __enter__(self) -> AuditLog:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- the writer's thread ---
+
+    def _run(self) -> None:
+        queue, writer = self._queue, self._writer
+        while True:
+            closing = self._state != "open"
+            if not queue and not closing:
+                left = self._published + self._checkpoint_interval - time.monotonic() if writer.unpublished else None
+                queue.wait_for_any(None if left is None else max(0.0, left))
+            if queue and not closing and self._commit_interval:
+                queue.gather(self._commit_interval)
+            batch = queue.take()
+            if batch:
+                left_over = self._write(batch)
+                if left_over:  # given up
+                    for item in left_over:
+                        queue.add(item)
+                    return
+            elif closing and not queue:
+                self._publish()
+                return
+            if writer.held > HELD_BYTES:
+                self._attempt(writer.store)
+            if writer.unpublished and time.monotonic() - self._published >= self._checkpoint_interval:
+                self._publish()
+
+    def _write(self, batch: list[Any]) -> list[Any]:
+        """Records up to an action, then the action; what is left over when it is time to give up."""
+        start = 0
+        for at, item in enumerate(batch):
+            if type(item) is Pending and item.action is not None:
+                if left := self._commit(batch[start:at]):
+                    return left + batch[at:]
+                if item.begin():
+                    try:
+                        item.settle(item.action(self._writer))
+                    except Exception as error:
+                        item.fail(error)
+                start = at + 1
+        return self._commit(batch[start:])
+
+    def _commit(self, batch: list[Any]) -> list[Any]:
+        retry = FIRST_RETRY
+        batch = [item for item in batch if type(item) is not Pending or item.begin()]
+        while batch:
+            try:
+                items = [self._ready(item.item if type(item) is Pending else item) for item in batch]  # type: ignore[arg-type]
+                if self._redaction is not None:
+                    self._redaction.commit()
+                first = self._writer.commit(items, _threads(len(self._queue)))
+            except Exception as error:  # OSError mostly; whatever it is, nothing was acknowledged
+                self._fail(error)
+                batch = self._hold(batch, error)
+                if time.monotonic() >= self._give_up:
+                    return batch
+                self._retry.wait(retry)
+                if self._state != "open":
+                    self._retry.clear()
+                retry = min(2 * retry, LONGEST_RETRY)
+                continue
+            self._heal()
+            for at, item in enumerate(batch):
+                if type(item) is Pending:
+                    item.settle(first + at)
+            return []
+        return []
+
+    def _hold(self, batch: list[Any], error: Exception) -> list[Any]:
+        """What to try again: not the intents whose callers wait, where calls fail. They have not run, and will not."""
+        if self._blocks:
+            return batch
+        kept = []
+        for item in batch:
+            if type(item) is Pending and item.kind in ("entry", "record"):
+                item.fail(AuditUnavailableError(f"the audit log in {self.path} cannot be written to: {error}"))
+            else:
+                kept.append(item)
+        return kept
+
+    def _ready(self, item: Item) -> Item:
+        """The item, or what stands for it in the log if it is too long for a bundle."""
+        if type(item) is tuple and len(item[2]) > MAX_RECORD // 4 * 3 - 2048:
+            item = item[0].sign_jws(item[2], item[1])
+        if type(item) is str and len(item) > MAX_RECORD:
+            body = item.encode()
+            digest, pointer = large_pointer(body)
+            self._writer.put_large(digest, body)
+            return pointer.decode()
+        return item
+
+    def _publish(self) -> None:
+        self._attempt(self._publish_now)
+
+    def _publish_now(self, writer: LogWriter | None = None) -> Checkpoint:
+        before = self._writer.checkpoint
+        checkpoint = self._writer.publish()
+        self._published = time.monotonic()
+        self._heal()
+        if checkpoint is not before:
+            for watcher in self._watchers:
+                watcher(checkpoint)
+        return checkpoint
+
+    def _attempt(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except Exception as error:  # the records stay in the journal: the next attempt finds them there
+            self._published = time.monotonic() + PUBLISH_RETRY - self._checkpoint_interval
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if self._failure is None:
+            log.error(
+                "the audit log in %s cannot be written to: %s; calls %s until it can",
+                self.path, error, "wait" if self._blocks else "fail",
+            )  # fmt: skip
+        self._failure = error
+
+    def _heal(self) -> None:
+        if self._failure is not None:
+            log.warning("the audit log in %s can be written to again", self.path)
+            self._failure = None
+
+    def _leave(self) -> None:
+        """In the child of a fork."""
+        self._state = "forked"
+        self._writer.forget()
+
+
+def _threads(backlog: int) -> int:
+    """Signing takes the cores that the application leaves, once records come faster than one core signs them."""
+    return 1 if backlog < 1024 else min(4, os.cpu_count() or 1)
+
+
+def _told(recovery: Recovery) -> dict[str, Any]:
+    torn = [{"segment": t.segment, "offset": t.offset, "size": t.size, "sha256": t.sha256} for t in recovery.torn]
+    return {"found": recovery.size, "published": recovery.published, "torn": torn}
+
+
+_open_logs: weakref.WeakSet[AuditLog] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """At the end of the process: nothing that was recorded stays in memory only."""
+    for one in list(_open_logs):
+        try:
+            one.close()
+        except AuditError as error:
+            log.error("%s", error)
+
+
+def _forked() -> None:
+    for one in list(_open_logs):
+        one._leave()
+    _open_logs.clear()
+
+
+atexit.register(_close_all)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

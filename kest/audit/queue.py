@@ -1,0 +1,86 @@
+"""The queue between callers and the writer's thread: bounded, and nothing in it is ever dropped."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from kest.audit.pending import Pending
+from kest.audit.writer import Item
+
+__all__ = ["Queue", "size_of"]
+
+Queued = Item | Pending
+
+MAX_BATCH, MAX_BATCH_BYTES = 4096, 4 << 20
+"""A group commit is at most this large."""
+
+
+def size_of(item: Queued) -> int:
+    """Bytes, about."""
+    if type(item) is str:
+        return len(item)
+    if type(item) is tuple:
+        return len(item[2]) + 512
+    inner = item.item  # type: ignore[union-attr]
+    return 0 if inner is None else size_of(inner)
+
+
+class Queue:
+    """Records in the order in which they came. ``full`` says that whoever adds more has to wait for it."""
+
+    def __init__(self, max_records: int, max_bytes: int) -> None:
+        self._items: deque[Queued] = deque()
+        self._max_records, self._max_bytes = max_records, max_bytes
+        self._bytes = 0
+        self._lock = threading.Lock()  # held for a few instructions; after a fork nobody uses the queue
+        self._wake = threading.Event()
+        self._idle = False
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def bytes(self) -> int:
+        return self._bytes
+
+    @property
+    def full(self) -> bool:
+        return len(self._items) >= self._max_records or self._bytes >= self._max_bytes
+
+    def add(self, item: Queued, urgent: bool = False) -> None:
+        size = size_of(item)
+        with self._lock:
+            self._items.append(item)
+            self._bytes += size
+        if self._idle or urgent:
+            self._wake.set()
+
+    def take(self) -> list[Queued]:
+        """A batch, from the front."""
+        batch: list[Queued] = []
+        size = 0
+        with self._lock:
+            items = self._items
+            while items and len(batch) < MAX_BATCH and size < MAX_BATCH_BYTES:
+                item = items.popleft()
+                size += size_of(item)
+                batch.append(item)
+            self._bytes -= size
+        return batch
+
+    def wait_for_any(self, timeout: float | None) -> None:
+        """Until something is there, or somebody wakes us."""
+        self._idle = True
+        if not self._items:
+            self._wake.wait(timeout)
+        self._idle = False
+        self._wake.clear()
+
+    def gather(self, seconds: float) -> None:
+        """Let more records come, unless somebody waits for one of those that are there."""
+        if self._wake.wait(seconds):
+            self._wake.clear()
+
+    def wake(self) -> None:
+        self._wake.set()
