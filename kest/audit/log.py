@@ -71,7 +71,7 @@ class AuditLog:
         origin: str | None = None,
         on_failure: str = "fail",
         durable_intents: bool = False,
-        commit_interval: float = 0.002,
+        commit_interval: float = 0.005,
         checkpoint_interval: float = 1.0,
         max_pending: int = 10_000,
         max_pending_bytes: int = 64 << 20,

@@ -49,7 +49,7 @@ class Queue:
         return len(self._items) >= self._max_records or self._bytes >= self._max_bytes
 
     def add(self, item: Queued, urgent: bool = False) -> None:
-        size = size_of(item)
+        size = len(item) if type(item) is str else size_of(item)
         with self._lock:
             self._items.append(item)
             self._bytes += size

@@ -23,6 +23,16 @@ class Storage:
         """A new file that is only ever appended to; its descriptor."""
         return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
 
+    def open_at(self, path: Path, size: int) -> int:
+        """A file, made if it is not there, of which everything behind ``size`` is dropped; its descriptor, at the end."""
+        fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
+        try:
+            os.ftruncate(fd, size)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
     def write(self, fd: int, data: bytes) -> None:
         """All of ``data``, in as many pieces as it takes."""
         view = memoryview(data)
@@ -49,7 +59,7 @@ class Storage:
         That the name lasts needs `sync_folder` on its folder.
         """
         temporary = path.with_name(f".{path.name}.tmp")
-        fd = os.open(temporary, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, FILE_MODE)
+        fd = self.open_at(temporary, 0)
         try:
             self.write(fd, data)
             self.sync(fd)

@@ -65,8 +65,8 @@ class LogWriter:
         self.key = NoteKey(origin, signer.public_key)
         layout.root.parent.mkdir(parents=True, exist_ok=True)
         for folder in (layout.root, layout.journal):
-            if self._storage.make_folder(folder):
-                self._storage.sync_folder(folder.parent)
+            self._storage.make_folder(folder)
+            self._storage.sync_folder(folder.parent)  # also if it was there: whoever made it may not have come this far
         self._lock: int | None = self._storage.lock(layout.lock)
         try:
             self._open()
@@ -254,10 +254,8 @@ class LogWriter:
         return indexed
 
     def _write_index(self) -> None:
-        fd = os.open(self.layout.index, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+        fd = self._storage.open_at(self.layout.index, self._indexed * TAG)
         try:
-            os.ftruncate(fd, self._indexed * TAG)
-            os.lseek(fd, 0, os.SEEK_END)
             self._storage.write(fd, bytes(self._tags))
             self._storage.sync(fd)
         finally:

@@ -6,30 +6,52 @@ An entry says what was decided before a call; these records say how it ended. Th
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from kest._kestcore import canonicalize, hash_value, sha256
+from kest._kestcore import canonicalize, hash_value
 from kest.core.hashing import encode
 
 if TYPE_CHECKING:
     from kest.core.lifecycle import Call
 
-__all__ = ["DENIAL_TYP", "OUTCOME_TYP", "AuditSink", "denial_payload", "outcome_payload", "output_hash"]
+__all__ = ["DENIAL_TYP", "OUTCOME_TYP", "AuditSink", "Settling", "denial_payload", "outcome_payload", "output_hash"]
 
 OUTCOME_TYP = "kest-outcome+jws"
 DENIAL_TYP = "kest-denial+jws"
 
 
 @runtime_checkable
-class AuditSink(Protocol):
-    """Receives every signed entry, denial and outcome, in order per flow."""
+class Settling(Protocol):
+    """A record that a sink has taken, and for which the call is to wait before it goes on: see ``AuditSink.record``."""
 
-    def record(self, kind: str, jws: str) -> None:
+    def wait(self) -> Any:
+        """Block until it is written, or raise."""
+        ...
+
+    async def wait_async(self) -> Any:
+        """The same on an event loop."""
+        ...
+
+    def withdraw(self) -> bool:
+        """Forget it; False if it is written already, or about to be."""
+        ...
+
+
+@runtime_checkable
+class AuditSink(Protocol):
+    """Receives every signed entry, denial and outcome, in order per flow.
+
+    A sink may also have ``record_unsigned(kind, signer, typ, payload)``, which signs by itself: ``signer.sign_jws(payload, typ)``,
+    not on the caller's path. Then denials and outcomes of identities whose key is in this process go there.
+    """
+
+    def record(self, kind: str, jws: str) -> Settling | None:
         """Take over a record: ``kind`` is ``"entry"``, ``"denial"`` or ``"outcome"``.
 
-        Called on the caller's path, on event loops too: queue it, and block only when the queue is full. An exception
-        fails the call (before it runs, for entries and denials).
+        Called on the caller's path, on event loops too: queue it. Return None, or what the call is to wait for because the
+        queue is full. An exception fails the call (before it runs, for entries and denials).
         """
         ...
 
@@ -39,23 +61,24 @@ def output_hash(value: object) -> tuple[str, bool]:
     return hash_value(value, encode)
 
 
-def outcome_payload(call: Call, entry: str, result: str, output: str, error: BaseException | None) -> bytes:
-    """What came of a call. ``result`` is returned, raised, cancelled or closed."""
-    return canonicalize(
-        {
-            "duration_us": max(0, (time.monotonic_ns() - call.started_ns) // 1000),
-            "entry_hash": sha256(entry.encode()).hex(),
-            "entry_id": call.entry_id,
-            "error": None if error is None else f"{type(error).__module__}.{type(error).__qualname__}",
-            "operation": call.plan.operation,
-            "output_hash": output,
-            "principal": call.principal,
-            "record": "outcome",
-            "result": result,
-            "schema_version": "0.3.0",
-            "timestamp_ms": time.time_ns() // 1_000_000,
-        }
-    )
+@functools.lru_cache(maxsize=4096)
+def _json(text: str) -> str:
+    """Names that come again and again, as JSON."""
+    return canonicalize(text).decode()
+
+
+def outcome_payload(call: Call, entry_hash: str, result: str, output: str, error: BaseException | None) -> bytes:
+    """What came of a call. ``result`` is returned, raised, timed_out, cancelled, closed, or not_run.
+
+    Written out, in canonical order: every audited call pays for this. Only names of the application's need escaping.
+    """
+    said = "null" if error is None else _json(f"{type(error).__module__}.{type(error).__qualname__}")
+    duration = max(0, (time.monotonic_ns() - call.started_ns) // 1000)
+    return (
+        f'{{"duration_us":{duration},"entry_hash":"{entry_hash}","entry_id":"{call.entry_id}","error":{said},'
+        f'"operation":{_json(call.plan.operation)},"output_hash":"{output}","principal":{_json(call.principal)},'
+        f'"record":"outcome","result":"{result}","schema_version":"0.3.0","timestamp_ms":{time.time_ns() // 1_000_000}}}'
+    ).encode()
 
 
 def denial_payload(call: Call, policy: str, tier: str, reason: str) -> bytes:

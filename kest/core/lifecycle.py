@@ -22,6 +22,7 @@ from kest.core.identity.base import async_principal_of, async_sign_payload, prin
 from kest.errors import CanonicalizationError, IdentityError, KestError, PolicyDeniedError, PolicyEngineError
 
 if TYPE_CHECKING:
+    from kest.core.audit import Settling
     from kest.core.plan import CallPlan
     from kest.core.tiers import Tier
 
@@ -82,6 +83,21 @@ class _Sign(Question):
 
     async def ask_async(self) -> str:
         return await async_sign_payload(self.identity, self.payload, self.principal)
+
+
+class _Settle(Question):
+    """Waits for a record that the audit log could only queue."""
+
+    __slots__ = ("record",)
+
+    def __init__(self, record: Settling) -> None:
+        self.record = record
+
+    def ask(self) -> None:
+        self.record.wait()
+
+    async def ask_async(self) -> None:
+        await self.record.wait_async()
 
 
 Asking = Generator[Question, Any, None]
@@ -228,7 +244,10 @@ class Call:
             jws = yield _Sign(identity, passport.draft(self.principal, *fields), self.principal)
             sealed = passport.adopt(jws, True)
         if settings.audit is not None:
-            settings.audit.record("entry", _tip(sealed))
+            settling = settings.audit.record("entry", _tip(sealed))
+            self.sealed = sealed
+            if settling is not None:
+                yield from self._settle(settling)
         self.sealed = sealed
         context.passport_var.set(sealed)
         if metering.active is not None:
@@ -438,10 +457,33 @@ class Call:
         from kest.core.audit import DENIAL_TYP, denial_payload
 
         try:
-            record = yield from self.signed_record(denial_payload(self, policy, tier, reason), DENIAL_TYP)
-            self.settings.audit.record("denial", record)  # type: ignore[union-attr]
+            yield from self.record("denial", DENIAL_TYP, denial_payload(self, policy, tier, reason))
         except Exception as error:
             raise denied from error  # the call is denied either way; that it went unrecorded stays visible as the cause
+
+    def _settle(self, settling: Settling) -> Asking:
+        """Wait until the entry is recorded. If that ends otherwise the call does not run, and the log does not say it did."""
+        try:
+            yield _Settle(settling)
+        except BaseException as error:
+            if not settling.withdraw():
+                from kest.core.outcome import Outcome
+
+                yield from Outcome(self).not_run(error)
+            raise
+
+    def record(self, kind: str, typ: str, payload: bytes) -> Asking:
+        """Give a record that is not an entry to the audit log, which may sign it itself."""
+        audit = self.settings.audit
+        signer = getattr(self.identity, "signer", None)
+        unsigned = getattr(audit, "record_unsigned", None)
+        if unsigned is not None and type(signer) is Signer:
+            settling = unsigned(kind, signer, typ, payload)
+        else:
+            jws = yield from self.signed_record(payload, typ)
+            settling = audit.record(kind, jws)  # type: ignore[union-attr]
+        if settling is not None:
+            yield _Settle(settling)
 
     def signed_record(self, payload: bytes, typ: str) -> Generator[Question, Any, str]:
         """A record that is not an entry, signed by the identity of this call.

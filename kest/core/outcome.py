@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import hashlib
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from kest.core.lifecycle import Asking, Call
 
 __all__ = ["Outcome"]
+
+_TIMEOUTS = (TimeoutError, asyncio.TimeoutError, concurrent.futures.TimeoutError)  # one class from Python 3.11 on
 
 
 class Outcome:
@@ -43,9 +46,13 @@ class Outcome:
         elif isinstance(error, asyncio.CancelledError):
             result = "cancelled"
         else:
-            result = "raised"
+            result = "timed_out" if isinstance(error, _TIMEOUTS) else "raised"
         output = "" if self._stream is None else self._stream.hexdigest()
         return self._record(result, output, None if result == "closed" else error)
+
+    def not_run(self, error: BaseException) -> Asking:
+        """The entry is recorded, but waiting for that ended otherwise: the call will not run."""
+        return self._record("not_run", "", error)
 
     def _record(self, result: str, output: str, error: BaseException | None) -> Asking:
         if self._done:  # recording itself failed: once is enough
@@ -53,7 +60,5 @@ class Outcome:
         self._done = True
         call = self._call
         assert call.sealed is not None
-        entry = call.sealed.tip_entry
-        assert entry is not None
-        jws = yield from call.signed_record(outcome_payload(call, entry, result, output, error), OUTCOME_TYP)
-        call.settings.audit.record("outcome", jws)  # type: ignore[union-attr]
+        payload = outcome_payload(call, call.sealed.chain_tip, result, output, error)
+        yield from call.record("outcome", OUTCOME_TYP, payload)
