@@ -281,7 +281,7 @@ class AuditLog:
             self._state = "closing"
             self._give_up = time.monotonic() + (self._close_timeout if timeout is None else timeout)
             self._retry.set()
-            self._queue.wake()
+            self._queue.hurry()
             self._thread.join()
             self._state = "closed"
             _open_logs.discard(self)

@@ -19,10 +19,11 @@ class Pending:
     Either a record, or something that the writer's thread is to do in its turn.
     """
 
-    __slots__ = ("_future", "action", "item", "kind")
+    __slots__ = ("_dropped", "_future", "action", "item", "kind")
 
     def __init__(self, kind: str, item: Item | None, action: Callable[[LogWriter], Any] | None = None) -> None:
         self.kind, self.item, self.action = kind, item, action
+        self._dropped = False
         self._future: concurrent.futures.Future[Any] = concurrent.futures.Future()
 
     # --- for callers ---
@@ -60,8 +61,8 @@ class Pending:
         return self._future.done()
 
     def withdraw(self) -> bool:
-        """Take it back; False if it is being written already, or was."""
-        return self._future.cancel()
+        """Take it back; False if it is being written already, or was. True, too, if it never will be."""
+        return self._dropped or self._future.cancel()
 
     # --- for the writer's thread ---
 
@@ -73,6 +74,8 @@ class Pending:
         self._future.set_result(result)
 
     def fail(self, error: BaseException) -> None:
+        """It is not written, and will not be."""
+        self._dropped = True
         self._future.set_exception(error)
 
 

@@ -35,7 +35,7 @@ class Queue:
         self._bytes = 0
         self._lock = threading.Lock()  # held for a few instructions; after a fork nobody uses the queue
         self._wake = threading.Event()
-        self._idle = False
+        self._idle = self._hurried = False
 
     def __len__(self) -> int:
         return len(self._items)
@@ -53,13 +53,16 @@ class Queue:
         with self._lock:
             self._items.append(item)
             self._bytes += size
-        if self._idle or urgent:
+        if urgent:
+            self.hurry()
+        elif self._idle:
             self._wake.set()
 
     def take(self) -> list[Queued]:
         """A batch, from the front."""
         batch: list[Queued] = []
         size = 0
+        self._hurried = False
         with self._lock:
             items = self._items
             while items and len(batch) < MAX_BATCH and size < MAX_BATCH_BYTES:
@@ -79,8 +82,10 @@ class Queue:
 
     def gather(self, seconds: float) -> None:
         """Let more records come, unless somebody waits for one of those that are there."""
-        if self._wake.wait(seconds):
+        if not self._hurried and self._wake.wait(seconds):
             self._wake.clear()
 
-    def wake(self) -> None:
+    def hurry(self) -> None:
+        """Take what is there at once."""
+        self._hurried = True
         self._wake.set()
