@@ -119,6 +119,11 @@ class AuditLog:
         return self._writer.recovery
 
     @property
+    def last(self) -> Checkpoint:
+        """The newest checkpoint; of size 0 and unsigned before there is one."""
+        return self._writer.checkpoint
+
+    @property
     def pending(self) -> int:
         """Records in the queue."""
         return len(self._queue)
@@ -244,6 +249,11 @@ class AuditLog:
     def call(self, action: Callable[[LogWriter], Any]) -> Any:
         """What ``action`` returns when the writer's thread runs it in its turn."""
         return self._do(action).wait()
+
+    def add_cosignatures(self, checkpoint: Checkpoint, lines: str) -> bool:
+        """Append signature lines of witnesses to the newest checkpoint; False if it is another one by now."""
+        added: bool = self.call(lambda writer: writer.add_cosignatures(checkpoint, lines))
+        return added
 
     def watch(self, watcher: Callable[[Checkpoint], None]) -> None:
         """Call ``watcher`` in the writer's thread with every new checkpoint; it must not wait for the log."""

@@ -18,7 +18,7 @@ ED25519, COSIGNATURE = 1, 4
 """Signature types: of a note's text, and of a checkpoint with the time at which a witness saw it."""
 
 MAX_NOTE, MAX_SIGNATURES = 256 * 1024, 64
-_SIZE = re.compile(r"0|[1-9][0-9]{0,18}\Z", re.ASCII)
+_SIZE = re.compile(r"(?:0|[1-9][0-9]{0,18})\Z", re.ASCII)
 _NAME = re.compile(r"[^\s+]+\Z")
 
 

@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from kest import __version__
-from kest.cli import doctor, gate, identity, inspect, keygen, policy, verify, viz
+from kest.cli import doctor, gate, identity, inspect, keygen, policy, verify, viz, witness
 from kest.cli.source import UsageError
 from kest.cli.terminal import Paint, clean
 from kest.errors import KestError
 
 __all__ = ["main"]
 
-COMMANDS = (verify, inspect, keygen, identity, policy, gate, viz, doctor)
+COMMANDS = (verify, inspect, keygen, identity, policy, gate, viz, doctor, witness)
 
 
 class _Parser(argparse.ArgumentParser):

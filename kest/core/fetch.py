@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -30,6 +31,7 @@ class Fetched:
 
     body: bytes
     max_age: float | None = None
+    status: int = 200
 
 
 def is_url(place: str) -> bool:
@@ -75,16 +77,20 @@ def _loopback(host: str) -> bool:
         return host.lower().rstrip(".") == "localhost"
 
 
-def fetch(url: str, *, timeout: float, max_bytes: int) -> Fetched:
-    """GET a document. The environment's proxies are used, except for this machine's own addresses.
+def fetch(
+    url: str, *, timeout: float, max_bytes: int, send: bytes | None = None, statuses: Collection[int] = (200,)
+) -> Fetched:
+    """GET a document, or POST one. The environment's proxies are used, except for this machine's own addresses.
 
     Args:
         url: as `check_url` passed it.
         timeout: seconds for everything.
         max_bytes: the largest body that is read.
+        send: what to POST.
+        statuses: answers that are none of these are errors.
 
     Raises:
-        FetchError: no 200 answer of that size in that time.
+        FetchError: no such answer of that size in that time.
     """
     import httpcore
 
@@ -95,18 +101,21 @@ def fetch(url: str, *, timeout: float, max_bytes: int) -> Fetched:
             limits = {"connect": deadline, "read": deadline, "write": deadline}  # see fetch_backend
             headers = {
                 "Host": urlsplit(url).netloc,
-                "Accept": "application/json",
+                "Accept": "application/json" if send is None else "*/*",
                 "Accept-Encoding": "identity",
                 "User-Agent": "kest",
                 "Connection": "close",
             }
-            with pool.stream("GET", _target(url), headers=headers, extensions={"timeout": limits}) as response:
-                answered = _checked(response)
+            if send is not None:
+                headers["Content-Length"] = str(len(send))
+            method, extensions = "GET" if send is None else "POST", {"timeout": limits}
+            with pool.stream(method, _target(url), headers=headers, content=send, extensions=extensions) as response:
+                answered = _checked(response, statuses)
                 for part in response.iter_stream():
                     body += part
                     if len(body) > max_bytes:
                         raise FetchError(f"the answer is longer than {max_bytes} bytes")
-        return Fetched(bytes(body), _freshness(answered.get("cache-control")))
+        return Fetched(bytes(body), _freshness(answered.get("cache-control")), response.status)
     except FetchError:
         raise
     except (httpcore.TimeoutException, TimeoutError):
@@ -158,8 +167,8 @@ def _proxy(parts: SplitResult) -> SplitResult | None:
     return proxy
 
 
-def _checked(response: Any) -> dict[str, str]:
-    if response.status != 200:
+def _checked(response: Any, statuses: Collection[int]) -> dict[str, str]:
+    if response.status not in statuses:
         redirect = "; redirects are not followed, configure the final URL" if 300 <= response.status < 400 else ""
         raise FetchError(f"it answered HTTP {response.status}, not 200{redirect}")
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in response.headers}

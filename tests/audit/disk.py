@@ -93,7 +93,7 @@ class FaultyDisk(Storage):
         self._operation("sync", do)
 
     def close(self, fd: int) -> None:
-        self._open.pop(fd)
+        self._open.pop(fd, None)
         Storage.close(self, fd)
 
     def rename(self, source: Path, target: Path) -> None:
