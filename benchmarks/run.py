@@ -15,6 +15,7 @@ from benchmarks.measure import Budget, Row
 SUBJECTS = (
     "sign", "calls", "engines", "verify", "lock", "packing", "edge", "serving", "latency", "memory", "startup", "gate",
     "gate_redis", "permits",
+    "audit",
 )  # fmt: skip
 FULL, QUICK, AGAIN = 1.0, 0.2, 1.5
 

@@ -276,7 +276,7 @@ class AuditLockedError(AuditError):
 
 
 class AuditUnavailableError(AuditError):
-    """The log cannot take records now: its disk is full or fails, it is closed, or it belongs to the process before a fork."""
+    """The log cannot take records now: its disk is full or fails, it is closed, or its process forked."""
 
 
 class AuditCorruptError(AuditError):

@@ -47,14 +47,13 @@ class WitnessClient:
                 self._size = reader.size
                 return self._checked(answer, reader.checkpoint)
             if status != 409:
-                raise AuditProofError(
-                    f"witness {self.key.name} refuses the checkpoint (HTTP {status}): {answer[:200]}", "refused"
-                )
+                said = f"witness {self.key.name} refuses the checkpoint (HTTP {status}): {answer[:200]}"
+                raise AuditProofError(said, "refused")
             self._size = decode_size(answer.rstrip("\n"))
             if self._size > reader.size:
                 raise AuditProofError(
-                    f"witness {self.key.name} has seen {self._size} records of {reader.key.name}, this log has {reader.size}: it "
-                    "was rolled back",
+                    f"witness {self.key.name} saw {self._size} records of {reader.key.name}, this one has {reader.size}: "
+                    "rolled back",
                     "rolled back",
                 )
         raise AuditError(f"witness {self.key.name} does not say what it has seen")

@@ -8,6 +8,7 @@ whatever the one before says from there on does not count. A segment is removed 
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -101,10 +102,8 @@ class Journal:
         """Append nothing more to the segment."""
         fd, self._fd = self._fd, None
         if fd is not None:
-            try:
+            with contextlib.suppress(OSError):  # the sync reported it, or the segment does not count
                 self._storage.close(fd)
-            except OSError:
-                pass  # what it reports was reported by the sync, or belongs to a segment that does not count
 
     def retire(self) -> None:
         """Remove all segments: a checkpoint that is on the disk covers what they hold."""

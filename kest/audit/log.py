@@ -40,8 +40,8 @@ HELD_BYTES = 16 << 20
 class AuditLog:
     """An append-only log of signed records, in files that others can verify.
 
-    Records go through a bounded queue to one thread, which writes them in groups, each with one sync of the disk, and
-    brings them under a signed checkpoint once a second. Thread-safe; never dropped: whoever comes when the queue is full waits.
+    Records go through a bounded queue to one thread, which writes them in groups, each with one sync of the disk, and brings
+    them under a signed checkpoint once a second. Nothing is dropped: when the queue is full, callers wait. Thread-safe.
 
     Args:
         path: a folder; made if it is not there. One process writes to it at a time.

@@ -1,7 +1,8 @@
 """Proofs that travel alone (c2sp.org/tlog-proof): a record, why it is in the log, and what the log says of its key.
 
-``extra`` is base64 of canonical JSON: ``record``, the leaf; ``large``, what it stands for if it stands for something; ``events``,
-the key events of its signer, each with a proof of its own under the same checkpoint. Nothing there is believed unproved.
+``extra`` is base64 of canonical JSON: ``record``, the leaf; ``large``, what it stands for if it stands for something;
+``events``, the key events of its signer, each with a proof of its own under the same checkpoint. None is
+believed unproved.
 """
 
 from __future__ import annotations

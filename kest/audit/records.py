@@ -1,6 +1,6 @@
 """What is written into a log, and how it reads.
 
-A record is a compact JWS (RFC 7515); its header's ``typ`` tells what kind it is. Entries stand there as they stand in passports.
+A record is a compact JWS (RFC 7515), of a kind that its header's ``typ`` tells. Entries stand there as in passports.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["KINDS", "MAX_RECORD", "TYPES", "Record", "event_payload", "large_poi
 
 KINDS = ("unreadable", "entry", "intent", "outcome", "denial", "verdict", "key", "log", "large")
 """By the numbers that the C core gives them: an entry (an intention, signed), the same with commitments in place of personal
-fields, what came of it, a denial, a gate's verdict, an event in the life of a key or of the log, a record that is kept beside it."""
+fields, what came of it, a denial, a gate's verdict, an event in the life of a key or of the log, a record kept beside it."""
 
 TYPES = {kind: f"kest-{kind}+jws" for kind in KINDS[2:8]}
 """``typ`` of each kind that is not an entry."""

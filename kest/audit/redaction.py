@@ -2,7 +2,7 @@
 
 In the log stands, instead of such a field, SHA-256 over a disclosure with a salt of 128 bits (as in SD-JWT, RFC 9901,
 section 4.2): the log commits to it and tells nothing of it. The disclosure, and the entry as it was signed, are kept in a
-database beside the log. Erasing a person deletes theirs; the records stay, their hashes stay, and what they were over is gone.
+database beside the log. Erasing a person deletes theirs; the records and hashes stay, and what they were over is gone.
 """
 
 from __future__ import annotations
@@ -142,8 +142,8 @@ class Redaction:
         self.commit()
         with self._lock:
             where = "from disclosures where subject = ?"
-            count = self._database.execute(f"select count(*) {where}", (subject,)).fetchone()[0]  # noqa: S608
-            self._database.execute(f"delete {where}", (subject,))  # noqa: S608
+            count = self._database.execute(f"select count(*) {where}", (subject,)).fetchone()[0]
+            self._database.execute(f"delete {where}", (subject,))
         return int(count)
 
     def close(self) -> None:

@@ -41,8 +41,8 @@ class Storage:
 
     def sync(self, fd: int) -> None:
         """The file's contents are on the disk, and so is what is needed to read them."""
-        if hasattr(fcntl, "F_FULLFSYNC"):  # macOS: fsync leaves data in the drive's cache
-            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+        if (full := getattr(fcntl, "F_FULLFSYNC", None)) is not None:  # macOS: fsync leaves data in the drive's cache
+            fcntl.fcntl(fd, full)
         elif hasattr(os, "fdatasync"):
             os.fdatasync(fd)
         else:

@@ -1,4 +1,4 @@
-"""Verification of a whole log, in one pass and with little memory: the tree, every signature, every call's end, the keys' lives."""
+"""Verification of a whole log, in one pass and little memory: tree, signatures, the ends of calls, the lives of keys."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class LogReport:
 
     @property
     def ok(self) -> bool:
-        """Nothing was changed, left out or signed by somebody who may not. Calls without an outcome are no lie: see `missing`."""
+        """Nothing was changed, left out or signed by one who may not. A call without an outcome is no lie: see `missing`."""
         return not self.problem_count
 
 

@@ -208,7 +208,11 @@ def _request(body: bytes) -> tuple[int, bytes, SignedNote, tuple[str, int, bytes
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 10  # seconds for which a client may be silent
-    server: WitnessServer
+
+    @property
+    def _witness(self) -> Witness:
+        assert isinstance(self.server, WitnessServer)
+        return self.server.witness
 
     def do_POST(self) -> None:
         try:
@@ -220,17 +224,17 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404 if 0 <= length <= MAX_BODY else 400, "not understood\n")
             return
         try:
-            self._answer(200, self.server.witness.add_checkpoint(self.rfile.read(length)))
+            self._answer(200, self._witness.add_checkpoint(self.rfile.read(length)))
         except RefusedError as refused:
             kind = "text/x.tlog.size" if refused.body is not None else "text/plain; charset=utf-8"
             self._answer(refused.status, refused.body if refused.body is not None else f"{refused}\n", kind)
         except OSError as error:
-            log.error("witness %s cannot write down what it signs: %s", self.server.witness.key.name, error)
+            log.error("witness %s cannot write down what it signs: %s", self._witness.key.name, error)
             self._answer(500, "cannot write\n")
 
     def do_GET(self) -> None:
         digest, _, name = self.path[1:].partition("/")
-        note = self.server.witness.by_hash(digest) if name == "checkpoint" else None
+        note = self._witness.by_hash(digest) if name == "checkpoint" else None
         self._answer(404 if note is None else 200, note or "no such checkpoint\n")
 
     def _answer(self, status: int, body: str, kind: str = "text/plain; charset=utf-8") -> None:

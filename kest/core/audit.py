@@ -43,8 +43,8 @@ class Settling(Protocol):
 class AuditSink(Protocol):
     """Receives every signed entry, denial and outcome, in order per flow.
 
-    A sink may also have ``record_unsigned(kind, signer, typ, payload)``, which signs by itself: ``signer.sign_jws(payload, typ)``,
-    not on the caller's path. Then denials and outcomes of identities whose key is in this process go there.
+    A sink may also have ``record_unsigned(kind, signer, typ, payload)``, which signs by itself (``signer.sign_jws(payload,
+    typ)``), not on the caller's path. Then denials and outcomes of identities whose key is in this process go there.
     """
 
     def record(self, kind: str, jws: str) -> Settling | None:

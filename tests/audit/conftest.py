@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -50,7 +51,5 @@ def open_log(tmp_path: Path, signer: Any) -> Iterator[Callable[..., Any]]:
 
     yield open_it
     for log in opened:
-        try:
+        with contextlib.suppress(AuditError):
             log.close()
-        except AuditError:
-            pass

@@ -280,10 +280,9 @@ def test_any_request(body: bytes) -> None:
     from kest.audit.witness import _request
 
     for data in (body, b"old 0\n\n" + body, b"old 5\n" + body):
-        try:
+        with pytest.raises(RefusedError) as refused:
             _request(data)
-        except RefusedError as error:
-            assert error.status == 400
+        assert refused.value.status == 400
 
 
 def test_a_witness_that_does_not_answer(open_log: Callable[..., AuditLog], witness: Witness) -> None:

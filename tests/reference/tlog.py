@@ -1,4 +1,4 @@
-"""Transparency logs as RFC 9162 (section 2.1), c2sp.org/tlog-tiles and c2sp.org/signed-note say it: recursive, slow, on lists."""
+"""Transparency logs as RFC 9162 (section 2.1), c2sp.org/tlog-tiles and c2sp.org/signed-note say: recursive and slow."""
 
 from __future__ import annotations
 

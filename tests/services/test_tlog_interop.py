@@ -126,8 +126,8 @@ def test_tampered_logs(tool: Tool, log: AuditLog, copy: Path, name: str, change:
 
 @pytest.mark.parametrize(("name", "change"), [("checkpoint", flipped(30)), ("tile/1/000.p/3", flipped(40))])
 def test_fsck_of_tampered_logs(tool: Tool, tmp_path: Path, name: str, change: Any) -> None:
-    """It says so, and exits with 0 all the same. (A record or leaf hash that is wrong stops its workers, for which it then waits
-    for ever; our own reader of the Go packages stands in for it there.)"""
+    """It says so, and exits with 0 all the same. (A record or leaf hash that is wrong stops its workers, for which it then
+    waits for ever; our own reader of the Go packages stands in for it there.)"""
     with AuditLog(tmp_path / "log", Signer("log.kest.test/interop", bytes(range(32)))) as log:
         for number in range(900):
             log.append(f"eyJ{number}.a.c2ln")
