@@ -102,6 +102,22 @@ CASES: dict[str, tuple[str, int]] = {
         "s = core.SecretStream(b'k' * 32); t = core.SecretStream(b'k' * 32, s.header); t.pull(s.push(b'x', b''), b''); "
         "t.pull(b'x' * 20, b''); t.pull(b'', b''); fails(core.SecretStream, b''); fails(t.pull, 5, b'')",
         5_000,
+    "log frames": (
+        "g, h, t, c = core.tlog_frame(['a.b.c', (signer, 'typ', b'{}')] * 150, 7, bytes(32)); core.tlog_frames(g); "
+        "core.tlog_leaves(g[84:], 7); core.tlog_records(g[84:]); fails(core.tlog_frame, [5], 0, bytes(32)); "
+        "fails(core.tlog_leaves, g[:99], 0)",
+        100,
+    ),
+    "log trees": (
+        "t = core.LogTree(); t.append(bytes(32 * 600)); t.partials(); t.root(); fails(t.append, b'x'); fails(core.LogTree, 5); "
+        "core.tlog_inclusion_path(5, 9); core.tlog_consistency_path(5, 9); fails(core.tlog_inclusion_path, 9, 9)",
+        1_000,
+    ),
+    "log records": (
+        "k = core.RecordKeys([('p', core.PublicKey.from_raw(signer.public_key))] * 3); core.record_check(entries[0].encode(), k); "
+        "core.tlog_check([b'\\0\\5a.b.c'], k); fails(core.RecordKeys, [5]); fails(core.tlog_check, [5], k); "
+        "signer.renamed('q')",
+        1_000,
     ),
     "uuid": ("core.uuid7(); core.stamp()", 100_000),
     "base64": ("core.b64url_decode(core.b64url_encode(b'abc')); fails(core.b64url_decode, '=')", 100_000),
