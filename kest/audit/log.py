@@ -91,7 +91,7 @@ class AuditLog:
         self._blocks, self._durable = on_failure == "block", durable_intents
         self._commit_interval, self._checkpoint_interval = commit_interval, checkpoint_interval
         self._close_timeout, self._redaction = close_timeout, redaction
-        self._failure: Exception | None = None
+        self._problems: dict[str, Exception] = {}  # why records, or checkpoints, cannot be written now
         self._state = "open"  # then "closing", "closed", or "forked"
         self._give_up = float("inf")
         self._retry = threading.Event()
@@ -131,7 +131,7 @@ class AuditLog:
     @property
     def failure(self) -> Exception | None:
         """Why records cannot be written now; None when they can."""
-        return self._failure
+        return next(iter(self._problems.values()), None)
 
     def __repr__(self) -> str:
         return f"<AuditLog {self.key.name} in {self.path}, {self._state}>"
@@ -163,20 +163,21 @@ class AuditLog:
         if self._state != "open":
             raise self._refusal()
         durable = self._durable and kind == "entry"
-        if self._failure is not None:
-            if self._blocks:
-                durable = True
-            elif kind == "entry" or (kind != "outcome" and queue.full):
+        if self._problems and not self._blocks:
+            if kind == "entry" or (kind != "outcome" and queue.full):
                 raise self._refusal()
-            else:
-                queue.add(item)
-                return None
-        if durable or queue.full:
+            self._put(item)
+            return None
+        if durable or self._problems or queue.full:
             pending = Pending(kind, item)
-            queue.add(pending, urgent=True)
+            self._put(pending, urgent=True)
             return pending
-        queue.add(item)
+        self._put(item)
         return None
+
+    def _put(self, item: Item | Pending, urgent: bool = False) -> None:
+        if not self._queue.add(item, urgent):
+            raise self._refusal()
 
     def _refusal(self) -> AuditUnavailableError:
         where = f"the audit log in {self.path}"
@@ -186,7 +187,7 @@ class AuditLog:
             )
         if self._state != "open":
             return AuditUnavailableError(f"{where} is closed")
-        return AuditUnavailableError(f"{where} cannot be written to: {self._failure}")
+        return AuditUnavailableError(f"{where} cannot be written to: {self.failure}")
 
     # --- for others ---
 
@@ -199,10 +200,10 @@ class AuditLog:
         """
         if not record.isascii() or not record.isprintable() or not record:
             raise AuditError("a record is a compact JWS: ASCII, without control characters")
-        if self._state != "open" or (self._failure is not None and not self._blocks):
+        if self._state != "open" or (self._problems and not self._blocks):
             raise self._refusal()
         pending = Pending("record", record)
-        self._queue.add(pending, urgent=True)
+        self._put(pending, urgent=True)
         return pending
 
     def record_event(self, kind: str, members: Mapping[str, Any], signer: Any = None) -> Pending:
@@ -219,7 +220,7 @@ class AuditLog:
             raise self._refusal()
         key = self._signer if signer is None else signer_of(signer)
         pending = Pending(kind, (key, TYPES[kind], event_payload(kind, members)))
-        self._queue.add(pending)
+        self._put(pending)
         return pending
 
     def flush(self, timeout: float | None = None) -> int:
@@ -272,7 +273,7 @@ class AuditLog:
         if self._state != "open":
             raise self._refusal()
         pending = Pending("action", None, action)
-        self._queue.add(pending, urgent=True)
+        self._put(pending, urgent=True)
         return pending
 
     # --- the end ---
@@ -299,10 +300,10 @@ class AuditLog:
             if self._redaction is not None:
                 self._redaction.close()
         if lost := len(self._queue):
-            raise AuditError(f"{lost} records could not be written to {self.path} and are lost: {self._failure}")
-        if self._failure is not None:
+            raise AuditError(f"{lost} records could not be written to {self.path} and are lost: {self.failure}")
+        if self._problems:
             raise AuditError(
-                f"everything is on the disk, but not under a checkpoint, in {self.path}: {self._failure}. Open the log "
+                f"everything is on the disk, but not under a checkpoint, in {self.path}: {self.failure}. Open the log "
                 "again when that is mended"
             )
 
@@ -329,10 +330,9 @@ class AuditLog:
             if batch:
                 left_over = self._write(batch)
                 if left_over:  # given up
-                    for item in left_over:
-                        queue.add(item)
+                    queue.seal(left_over)
                     return
-            elif closing and not queue:
+            elif closing and queue.seal():
                 self._publish()
                 return
             if writer.held > HELD_BYTES:
@@ -356,16 +356,19 @@ class AuditLog:
         return self._commit(batch[start:])
 
     def _commit(self, batch: list[Any]) -> list[Any]:
-        retry = FIRST_RETRY
+        retry, sign_now = FIRST_RETRY, False
         batch = [item for item in batch if type(item) is not Pending or item.begin()]
         while batch:
             try:
-                items = [self._ready(item.item if type(item) is Pending else item) for item in batch]  # type: ignore[arg-type]
+                items = [self._ready(item.item if type(item) is Pending else item, sign_now) for item in batch]  # type: ignore[arg-type]
                 if self._redaction is not None:
                     self._redaction.commit()
                 first = self._writer.commit(items, _threads(len(self._queue)))
             except Exception as error:  # OSError mostly; whatever it is, nothing was acknowledged
-                self._fail(error)
+                if isinstance(error, ValueError) and not sign_now:
+                    sign_now = True  # the header of a signed record made it too long for a bundle
+                    continue
+                self._fail("records", error)
                 batch = self._hold(batch, error)
                 if time.monotonic() >= self._give_up:
                     return batch
@@ -374,7 +377,7 @@ class AuditLog:
                     self._retry.clear()
                 retry = min(2 * retry, LONGEST_RETRY)
                 continue
-            self._heal()
+            self._heal("records")
             for at, item in enumerate(batch):
                 if type(item) is Pending:
                     item.settle(first + at)
@@ -393,9 +396,9 @@ class AuditLog:
                 kept.append(item)
         return kept
 
-    def _ready(self, item: Item) -> Item:
+    def _ready(self, item: Item, sign_now: bool) -> Item:
         """The item, or what stands for it in the log if it is too long for a bundle."""
-        if type(item) is tuple and len(item[2]) > MAX_RECORD // 4 * 3 - 2048:
+        if type(item) is tuple and (sign_now or len(item[2]) > MAX_RECORD // 2):
             item = item[0].sign_jws(item[2], item[1])
         if type(item) is str and len(item) > MAX_RECORD:
             body = item.encode()
@@ -411,10 +414,13 @@ class AuditLog:
         before = self._writer.checkpoint
         checkpoint = self._writer.publish()
         self._published = time.monotonic()
-        self._heal()
+        self._heal("checkpoints")
         if checkpoint is not before:
             for watcher in self._watchers:
-                watcher(checkpoint)
+                try:
+                    watcher(checkpoint)
+                except Exception:
+                    log.exception("somebody who watches the audit log in %s failed", self.path)
         return checkpoint
 
     def _attempt(self, action: Callable[[], Any]) -> None:
@@ -422,20 +428,19 @@ class AuditLog:
             action()
         except Exception as error:  # the records stay in the journal: the next attempt finds them there
             self._published = time.monotonic() + PUBLISH_RETRY - self._checkpoint_interval
-            self._fail(error)
+            self._fail("checkpoints", error)
 
-    def _fail(self, error: Exception) -> None:
-        if self._failure is None:
+    def _fail(self, what: str, error: Exception) -> None:
+        if not self._problems:
             log.error(
                 "the audit log in %s cannot be written to: %s; calls %s until it can",
                 self.path, error, "wait" if self._blocks else "fail",
             )  # fmt: skip
-        self._failure = error
+        self._problems[what] = error
 
-    def _heal(self) -> None:
-        if self._failure is not None:
+    def _heal(self, what: str) -> None:
+        if self._problems and self._problems.pop(what, None) is not None and not self._problems:
             log.warning("the audit log in %s can be written to again", self.path)
-            self._failure = None
 
     def _leave(self) -> None:
         """In the child of a fork."""

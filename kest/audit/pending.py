@@ -45,8 +45,10 @@ class Pending:
     async def wait_async(self) -> Any:
         """The same without holding up the event loop."""
         # Shielded: a caller that is cancelled decides by itself whether to take the record back.
+        inner = asyncio.wrap_future(self._future)
+        inner.add_done_callback(_looked_at)
         try:
-            return await asyncio.shield(asyncio.wrap_future(self._future))
+            return await asyncio.shield(inner)
         except concurrent.futures.CancelledError:
             if self._future.cancelled():
                 raise _taken_back() from None
@@ -77,6 +79,12 @@ class Pending:
         """It is not written, and will not be."""
         self._dropped = True
         self._future.set_exception(error)
+
+
+def _looked_at(future: asyncio.Future[Any]) -> None:
+    """Nobody may be waiting for it any more; that is no reason to complain of an exception that nobody saw."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _taken_back() -> AuditUnavailableError:

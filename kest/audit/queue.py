@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterable
 
 from kest.audit.pending import Pending
 from kest.audit.writer import Item
@@ -35,7 +36,7 @@ class Queue:
         self._bytes = 0
         self._lock = threading.Lock()  # held for a few instructions; after a fork nobody uses the queue
         self._wake = threading.Event()
-        self._idle = self._hurried = False
+        self._idle = self._hurried = self._sealed = False
 
     def __len__(self) -> int:
         return len(self._items)
@@ -48,15 +49,28 @@ class Queue:
     def full(self) -> bool:
         return len(self._items) >= self._max_records or self._bytes >= self._max_bytes
 
-    def add(self, item: Queued, urgent: bool = False) -> None:
+    def add(self, item: Queued, urgent: bool = False) -> bool:
+        """False if nobody takes anything out any more."""
         size = len(item) if type(item) is str else size_of(item)
         with self._lock:
+            if self._sealed:
+                return False
             self._items.append(item)
             self._bytes += size
         if urgent:
             self.hurry()
         elif self._idle:
             self._wake.set()
+        return True
+
+    def seal(self, left: Iterable[Queued] | None = None) -> bool:
+        """Take nothing more in: if it is empty, or in any case with what could not be dealt with, which stays in it."""
+        with self._lock:
+            if left is None and self._items:
+                return False
+            self._items.extendleft(reversed(list(left or ())))
+            self._sealed = True
+        return True
 
     def take(self) -> list[Queued]:
         """A batch, from the front."""

@@ -687,3 +687,42 @@ def test_a_provider_signs_the_log(open_log: Callable[..., AuditLog]) -> None:
     assert reader.size == 2
     with pytest.raises(AuditError, match="origin="):
         AuditReader(log.path, identity)
+
+
+def test_a_signer_with_a_very_long_name(open_log: Callable[..., AuditLog]) -> None:
+    """Its header makes records too long that seemed to fit: they are kept beside the log."""
+    name = "spiffe://kest.test/" + "\u20ac" * 20_000
+    log = open_log()
+    log.record_unsigned(
+        "verdict", Signer(name, bytes(32)), "kest-verdict+jws", b'{"record":"verdict","timestamp_ms":1}'
+    )
+    log.append(JWS).wait(30)
+    log.checkpoint()
+    record = AuditReader(log.path, log.key).record(1)
+    assert (record.kind, record.signer) == ("verdict", name)
+
+
+def test_nothing_is_taken_that_nobody_writes(tmp_path: Path, signer: Any) -> None:
+    """Threads that record while the log is closed: each record is in the log, or refused."""
+    log = AuditLog(tmp_path / "log", signer)
+    taken: list[str] = []
+
+    def work(number: int) -> None:
+        for i in range(100_000):
+            text = f"ey{number}.{i}.b"
+            try:
+                log.record("outcome", text)
+            except AuditUnavailableError:
+                return
+            taken.append(text)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+    for thread in threads:
+        thread.start()
+    log.flush()
+    log.close()
+    for thread in threads:
+        thread.join()
+    written = {record.jws for record in AuditReader(log.path, log.key).records()}
+    assert taken
+    assert set(taken) <= written

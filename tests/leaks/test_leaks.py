@@ -109,13 +109,15 @@ CASES: dict[str, tuple[str, int]] = {
         100,
     ),
     "log trees": (
-        "t = core.LogTree(); t.append(bytes(32 * 600)); t.partials(); t.root(); fails(t.append, b'x'); fails(core.LogTree, 5); "
-        "core.tlog_inclusion_path(5, 9); core.tlog_consistency_path(5, 9); fails(core.tlog_inclusion_path, 9, 9)",
+        "t = core.LogTree(); t.append(bytes(32 * 600)); t.partials(); t.root(); fails(t.append, b'x'); "
+        "fails(core.LogTree, 5); core.tlog_inclusion_path(5, 9); "
+        "core.tlog_consistency_path(5, 9); fails(core.tlog_inclusion_path, 9, 9)",
         1_000,
     ),
     "log records": (
-        "k = core.RecordKeys([('p', core.PublicKey.from_raw(signer.public_key))] * 3); core.record_check(entries[0].encode(), k); "
-        "core.tlog_check([b'\\0\\5a.b.c'], k); fails(core.RecordKeys, [5]); fails(core.tlog_check, [5], k); "
+        "k = core.RecordKeys([('p', core.PublicKey.from_raw(signer.public_key))] * 3); "
+        "core.record_check(entries[0].encode(), k); core.tlog_check([b'\\0\\5a.b.c'], k); fails(core.RecordKeys, [5]); "
+        "fails(core.tlog_check, [5], k); "
         "signer.renamed('q')",
         1_000,
     ),
