@@ -267,6 +267,8 @@ class AuditChainError(GateError, ValueError):
 
 class ChannelError(GateError, ValueError):
     """A sealed message is not for this recipient, not from this sender, altered, replayed, or of another context."""
+
+
 class AuditError(KestError):
     """Base of what `kest.audit` raises."""
 

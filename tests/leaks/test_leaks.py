@@ -102,6 +102,7 @@ CASES: dict[str, tuple[str, int]] = {
         "s = core.SecretStream(b'k' * 32); t = core.SecretStream(b'k' * 32, s.header); t.pull(s.push(b'x', b''), b''); "
         "t.pull(b'x' * 20, b''); t.pull(b'', b''); fails(core.SecretStream, b''); fails(t.pull, 5, b'')",
         5_000,
+    ),
     "log frames": (
         "g, h, t, c = core.tlog_frame(['a.b.c', (signer, 'typ', b'{}')] * 150, 7, bytes(32)); core.tlog_frames(g); "
         "core.tlog_leaves(g[84:], 7); core.tlog_records(g[84:]); fails(core.tlog_frame, [5], 0, bytes(32)); "
