@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -453,3 +454,35 @@ def test_arguments_of_the_core(identity: Any) -> None:
         RecordKeys([("p", 1)])  # type: ignore[list-item]
     with pytest.raises(TypeError):
         tlog_check(["x"], RecordKeys([]))  # type: ignore[list-item]
+
+
+def test_readers_beside_the_writer(open_log: Callable[..., AuditLog]) -> None:
+    """What they see is whole at every moment, whatever is written, replaced and removed meanwhile."""
+    log = open_log()
+    log.append("a.b.c").wait()
+    log.checkpoint()
+    ended = threading.Event()
+    failures: list[BaseException] = []
+
+    def read() -> None:
+        reader = AuditReader(log.path, log.key)
+        try:
+            while not ended.is_set():
+                size = reader.refresh().size
+                assert len(list(reader.records())) == size
+                fresh = AuditReader(log.path, log.key)
+                verify_proof(fresh.prove(fresh.size - 1), log.key)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for number in range(25):
+        for i in range(20 + number):
+            log.append(f"a.{number}.{i}")
+        log.checkpoint()
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert not failures

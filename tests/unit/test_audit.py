@@ -297,3 +297,76 @@ def test_nested_calls_are_recorded_in_order(audit: Any) -> None:
     kest_verified("p", operation_name="outer")(lambda: inner())()
     kinds = [(kind, json.loads(b64url_decode(jws.split(".")[1]))["operation"]) for kind, jws in audit.records]
     assert kinds == [("entry", "outer"), ("entry", "inner"), ("outcome", "inner"), ("outcome", "outer")]
+
+
+class Waiting:
+    """What a sink returns whose queue is full: the wait fails, and the record is ``written`` all the same or taken back."""
+
+    def __init__(self, written: bool) -> None:
+        self.written = written
+        self.waited = 0
+
+    def wait(self) -> None:
+        self.waited += 1
+        raise KeyboardInterrupt
+
+    async def wait_async(self) -> None:
+        self.wait()
+
+    def withdraw(self) -> bool:
+        return not self.written
+
+
+class Slow:
+    """A sink that makes entries wait."""
+
+    def __init__(self, waiting: Waiting) -> None:
+        self.waiting = waiting
+        self.outcomes: list[str] = []
+
+    def record(self, kind: str, jws: str) -> Any:
+        if kind == "entry":
+            return self.waiting
+        self.outcomes.append(json.loads(b64url_decode(jws.split(".")[1]))["result"])
+        return None
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_call_that_stops_waiting_for_its_entry_does_not_run(written: bool) -> None:
+    slow = Slow(Waiting(written))
+    configure(audit=slow)
+    ran: list[int] = []
+
+    async def body() -> None:
+        ran.append(1)
+
+    async def main() -> None:
+        await kest_verified("p")(body)()
+
+    with pytest.raises(KeyboardInterrupt):
+        kest_verified("p")(lambda: ran.append(1))()
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    assert not ran
+    assert slow.waiting.waited == 2
+    assert slow.outcomes == (["not_run"] * 2 if written else [])
+    assert len(get_current_passport()) == 0
+
+
+def test_a_sink_that_signs_by_itself(identity: Any, sink: Any) -> None:
+    """It is given the payload and the key; identities whose key is elsewhere sign as before."""
+    given: list[tuple[str, str, str]] = []
+
+    class Signing:
+        def record(self, kind: str, jws: str) -> None:
+            sink.record(kind, jws)
+
+        def record_unsigned(self, kind: str, signer: Any, typ: str, payload: bytes) -> None:
+            given.append((kind, typ, signer.principal))
+            sink.record(kind, signer.sign_jws(payload, typ))
+
+    configure(audit=Signing())
+    kest_verified("p")(lambda: 1)()
+    assert given == [("outcome", "kest-outcome+jws", identity.get_identity())]
+    assert [kind for kind, _ in sink.records] == ["entry", "outcome"]
+    assert sink.payloads("outcome")[0]["result"] == "returned"
