@@ -6,17 +6,17 @@ import atexit
 import logging
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kest._kestcore import Signer
+from kest.audit.committer import Committer
 from kest.audit.note import Checkpoint, NoteKey, checked_name, signer_of
 from kest.audit.pending import Pending
 from kest.audit.queue import Queue
-from kest.audit.records import MAX_RECORD, TYPES, event_payload, large_pointer
+from kest.audit.records import TYPES, event_payload
 from kest.audit.storage import Storage
 from kest.audit.writer import Item, LogWriter, Recovery
 from kest.errors import AuditError, AuditUnavailableError, ConfigurationError
@@ -31,10 +31,6 @@ __all__ = ["AuditLog"]
 log = logging.getLogger("kest.audit")
 
 ON_FAILURE = ("fail", "block")
-FIRST_RETRY, LONGEST_RETRY, PUBLISH_RETRY = 0.05, 2.0, 0.25
-"""Seconds between attempts to write what could not be written."""
-HELD_BYTES = 16 << 20
-"""Complete tiles are written before they are more than this, checkpoint or not."""
 
 
 class AuditLog:
@@ -89,15 +85,18 @@ class AuditLog:
         self._writer = LogWriter(path, name, key, storage)
         self._queue = Queue(max_pending, max_pending_bytes)
         self._blocks, self._durable = on_failure == "block", durable_intents
-        self._commit_interval, self._checkpoint_interval = commit_interval, checkpoint_interval
         self._close_timeout, self._redaction = close_timeout, redaction
-        self._problems: dict[str, Exception] = {}  # why records, or checkpoints, cannot be written now
+        self._committer = Committer(
+            self._writer,
+            self._queue,
+            blocks=self._blocks,
+            commit_interval=commit_interval,
+            checkpoint_interval=checkpoint_interval,
+            redaction=redaction,
+        )
+        self._problems = self._committer.problems
         self._state = "open"  # then "closing", "closed", or "forked"
-        self._give_up = float("inf")
-        self._retry = threading.Event()
-        self._published = time.monotonic()
-        self._watchers: list[Callable[[Checkpoint], None]] = []
-        self._thread = threading.Thread(target=self._run, name="kest-audit", daemon=True)
+        self._thread = threading.Thread(target=self._committer.run, name="kest-audit", daemon=True)
         self._thread.start()
         _open_logs.add(self)
         self.record_event("log", {"event": "opened", **_told(self._writer.recovery)})
@@ -240,7 +239,7 @@ class AuditLog:
             AuditUnavailableError: it could not be written; the records are safe in the journal.
         """
         try:
-            result: Checkpoint = self._do(self._publish_now).wait(timeout)
+            result: Checkpoint = self._do(self._committer.publish_now).wait(timeout)
         except TimeoutError:
             raise
         except OSError as error:
@@ -258,7 +257,7 @@ class AuditLog:
 
     def watch(self, watcher: Callable[[Checkpoint], None]) -> None:
         """Call ``watcher`` in the writer's thread with every new checkpoint; it must not wait for the log."""
-        self._watchers.append(watcher)
+        self._committer.watchers.append(watcher)
 
     def erase(self, subject: str) -> int:
         """Erase what identifies a person (see `Redaction`), and record that it was done; how many records it was in."""
@@ -290,16 +289,18 @@ class AuditLog:
             self.record_event("log", {"event": "closed"})
         finally:
             self._state = "closing"
-            self._give_up = time.monotonic() + (self._close_timeout if timeout is None else timeout)
-            self._retry.set()
-            self._queue.hurry()
+            self._committer.finish(self._close_timeout if timeout is None else timeout)
             self._thread.join()
             self._state = "closed"
             _open_logs.discard(self)
             self._writer.close()
             if self._redaction is not None:
                 self._redaction.close()
-        if lost := len(self._queue):
+        left = self._queue.drop(lambda item: True)
+        for item in left:
+            if type(item) is Pending and not item.done and item.begin():
+                item.fail(self._refusal())
+        if lost := sum(type(item) is not Pending or item.action is None for item in left):
             raise AuditError(f"{lost} records could not be written to {self.path} and are lost: {self.failure}")
         if self._problems:
             raise AuditError(
@@ -315,142 +316,10 @@ class AuditLog:
     ) -> None:
         self.close()
 
-    # --- the writer's thread ---
-
-    def _run(self) -> None:
-        queue, writer = self._queue, self._writer
-        while True:
-            closing = self._state != "open"
-            if not queue and not closing:
-                left = self._published + self._checkpoint_interval - time.monotonic() if writer.unpublished else None
-                queue.wait_for_any(None if left is None else max(0.0, left))
-            if queue and not closing and self._commit_interval:
-                queue.gather(self._commit_interval)
-            batch = queue.take()
-            if batch:
-                left_over = self._write(batch)
-                if left_over:  # given up
-                    queue.seal(left_over)
-                    return
-            elif closing and queue.seal():
-                self._publish()
-                return
-            if writer.held > HELD_BYTES:
-                self._attempt(writer.store)
-            if writer.unpublished and time.monotonic() - self._published >= self._checkpoint_interval:
-                self._publish()
-
-    def _write(self, batch: list[Any]) -> list[Any]:
-        """Records up to an action, then the action; what is left over when it is time to give up."""
-        start = 0
-        for at, item in enumerate(batch):
-            if type(item) is Pending and item.action is not None:
-                if left := self._commit(batch[start:at]):
-                    return left + batch[at:]
-                if item.begin():
-                    try:
-                        item.settle(item.action(self._writer))
-                    except Exception as error:
-                        item.fail(error)
-                start = at + 1
-        return self._commit(batch[start:])
-
-    def _commit(self, batch: list[Any]) -> list[Any]:
-        retry, sign_now = FIRST_RETRY, False
-        batch = [item for item in batch if type(item) is not Pending or item.begin()]
-        while batch:
-            try:
-                items = [self._ready(item.item if type(item) is Pending else item, sign_now) for item in batch]  # type: ignore[arg-type]
-                if self._redaction is not None:
-                    self._redaction.commit()
-                first = self._writer.commit(items, _threads(len(self._queue)))
-            except Exception as error:  # OSError mostly; whatever it is, nothing was acknowledged
-                if isinstance(error, ValueError) and not sign_now:
-                    sign_now = True  # the header of a signed record made it too long for a bundle
-                    continue
-                self._fail("records", error)
-                batch = self._hold(batch, error)
-                if time.monotonic() >= self._give_up:
-                    return batch
-                self._retry.wait(retry)
-                if self._state != "open":
-                    self._retry.clear()
-                retry = min(2 * retry, LONGEST_RETRY)
-                continue
-            self._heal("records")
-            for at, item in enumerate(batch):
-                if type(item) is Pending:
-                    item.settle(first + at)
-            return []
-        return []
-
-    def _hold(self, batch: list[Any], error: Exception) -> list[Any]:
-        """What to try again: not the intents whose callers wait, where calls fail. They have not run, and will not."""
-        if self._blocks:
-            return batch
-        kept = []
-        for item in batch:
-            if type(item) is Pending and item.kind in ("entry", "record"):
-                item.fail(AuditUnavailableError(f"the audit log in {self.path} cannot be written to: {error}"))
-            else:
-                kept.append(item)
-        return kept
-
-    def _ready(self, item: Item, sign_now: bool) -> Item:
-        """The item, or what stands for it in the log if it is too long for a bundle."""
-        if type(item) is tuple and (sign_now or len(item[2]) > MAX_RECORD // 2):
-            item = item[0].sign_jws(item[2], item[1])
-        if type(item) is str and len(item) > MAX_RECORD:
-            body = item.encode()
-            digest, pointer = large_pointer(body)
-            self._writer.put_large(digest, body)
-            return pointer.decode()
-        return item
-
-    def _publish(self) -> None:
-        self._attempt(self._publish_now)
-
-    def _publish_now(self, writer: LogWriter | None = None) -> Checkpoint:
-        before = self._writer.checkpoint
-        checkpoint = self._writer.publish()
-        self._published = time.monotonic()
-        self._heal("checkpoints")
-        if checkpoint is not before:
-            for watcher in self._watchers:
-                try:
-                    watcher(checkpoint)
-                except Exception:
-                    log.exception("somebody who watches the audit log in %s failed", self.path)
-        return checkpoint
-
-    def _attempt(self, action: Callable[[], Any]) -> None:
-        try:
-            action()
-        except Exception as error:  # the records stay in the journal: the next attempt finds them there
-            self._published = time.monotonic() + PUBLISH_RETRY - self._checkpoint_interval
-            self._fail("checkpoints", error)
-
-    def _fail(self, what: str, error: Exception) -> None:
-        if not self._problems:
-            log.error(
-                "the audit log in %s cannot be written to: %s; calls %s until it can",
-                self.path, error, "wait" if self._blocks else "fail",
-            )  # fmt: skip
-        self._problems[what] = error
-
-    def _heal(self, what: str) -> None:
-        if self._problems and self._problems.pop(what, None) is not None and not self._problems:
-            log.warning("the audit log in %s can be written to again", self.path)
-
     def _leave(self) -> None:
         """In the child of a fork."""
         self._state = "forked"
         self._writer.forget()
-
-
-def _threads(backlog: int) -> int:
-    """Signing takes the cores that the application leaves, once records come faster than one core signs them."""
-    return 1 if backlog < 1024 else min(4, os.cpu_count() or 1)
 
 
 def _told(recovery: Recovery) -> dict[str, Any]:

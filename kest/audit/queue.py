@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from kest.audit.pending import Pending
 from kest.audit.writer import Item
@@ -71,6 +71,15 @@ class Queue:
             self._items.extendleft(reversed(list(left or ())))
             self._sealed = True
         return True
+
+    def drop(self, which: Callable[[Queued], bool]) -> list[Queued]:
+        """Take those out that nobody is to write, in order."""
+        with self._lock:
+            dropped = [item for item in self._items if which(item)]
+            if dropped:
+                self._items = deque(item for item in self._items if not which(item))
+                self._bytes = sum(map(size_of, self._items))
+        return dropped
 
     def take(self) -> list[Queued]:
         """A batch, from the front."""

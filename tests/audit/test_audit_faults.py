@@ -129,3 +129,18 @@ def test_a_fault_at_every_operation(memory_folder: Path, signer: Any, fault: str
             check(run, disk.restore(kind, home / kind))
         shutil.rmtree(home)
     assert happened > count // 2 or persist
+
+
+def test_empty_groups(memory_folder: Path, signer: Any) -> None:
+    """What is written to find out whether a disk is there again."""
+    writer = LogWriter(memory_folder / "log", ORIGIN, signer)
+    for batch in ([], ["a.b.c"], [], ["d.e.f"], []):
+        writer.commit(batch)
+    writer.close()
+    writer = LogWriter(memory_folder / "log", ORIGIN, signer)
+    assert writer.recovery.size == 2
+    writer.publish()
+    writer.close()
+    writer = LogWriter(memory_folder / "log", ORIGIN, signer)
+    assert writer.recovery.clean
+    writer.close()

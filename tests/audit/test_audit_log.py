@@ -389,8 +389,40 @@ def test_a_call_that_waits_for_its_entry_fails_and_leaves_no_trace(
         kest_verified("p")(lambda: ran.append(1))()
     assert not ran
     disk.mend()
+    log.flush()
+    assert log.failure is None
+    kest_verified("p")(lambda: ran.append(1))()
+    assert ran == [1]
     log.checkpoint()
-    assert kinds(log.path, log) == []
+    assert kinds(log.path, log) == ["entry", "outcome"]
+
+
+def test_all_who_wait_are_told(configured: Any, open_log: Callable[..., AuditLog], disk: Switchable) -> None:
+    """Also those whose records were not tried yet, and those who wait while the log gives up."""
+    log = open_log(storage=disk, durable_intents=True, close_timeout=0.0)
+    log.flush()
+    disk.break_now()
+    log.record("outcome", JWS)
+    assert disk.tried.wait(30)
+    told: list[str] = []
+
+    def waiting(action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except AuditUnavailableError as error:
+            told.append(str(error))
+
+    threads = [
+        threading.Thread(target=waiting, args=(action,)) for action in (lambda: log.append(JWS).wait(), log.flush)
+    ]
+    for thread in threads:
+        thread.start()
+    threads[0].join(30)
+    assert len(told) == 1
+    with pytest.raises(AuditError, match="lost"):
+        log.close()
+    threads[1].join(30)
+    assert len(told) == 2
 
 
 def test_calls_block_until_the_disk_is_there(
