@@ -106,13 +106,14 @@ def test_the_documentation_names_the_versions_that_are_pinned() -> None:
         "cedar-agent": ("cedar-agent/version", r"([\d.]+)-"),
         "moto server": ("moto/requirements.txt", r"(?m)^moto==(\S+)"),
         "OpenTelemetry Collector": ("collector/go.mod", r"collector/receiver/otlpreceiver v(\S+)"),
+        "tessera": ("tlog/go.mod", r"transparency-dev/tessera v(\S+)"),
         "Keycloak": ("keycloak/keycloak.sha256", r"dist-([\d.]+)\.zip"),
     }
     for component, (file, pattern) in pins.items():
         pinned = re.search(pattern, (tools / file).read_text("utf-8"))
         assert pinned is not None, file
         assert f"| {component} | {pinned[1]}" in table
-    assert set(components.known()) == {"opa", "spire", "cedar-agent", "moto", "collector", "oidc-issuer"}
+    assert set(components.known()) == {"opa", "spire", "cedar-agent", "moto", "collector", "oidc-issuer", "tlog"}
     builder = (tools / "collector/builder.yaml").read_text("utf-8")
     modules = (tools / "collector/go.mod").read_text("utf-8")
     assert all(line in modules for line in re.findall(r"gomod: (.*)", builder))
