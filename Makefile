@@ -20,7 +20,7 @@ help:
 	@echo "make check           lint, types, C warnings, duplicates (a minute)"
 	@echo "make docs            the documentation as a site, in out/site (a minute)"
 	@echo "make bench           speed and memory against the reference stack (six minutes)"
-	@echo "make test-sanitized  the tests over an ASan and UBSan build (ten minutes)"
+	@echo "make test-sanitized  the tests over an ASan and UBSan build, and leaks of the extension (twelve minutes)"
 	@echo "make test-tsan       the C core's threading tests under ThreadSanitizer (half a minute)"
 	@echo "make test-valgrind   the C core's tests under valgrind (one to three minutes)"
 	@echo "make analyze         gcc -fanalyzer and clang-tidy over the C code (two to four minutes)"
