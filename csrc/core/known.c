@@ -52,7 +52,10 @@ kest_status kest_known_new(size_t capacity, size_t max_bytes, kest_known **out)
             kest_known_free(known);
             return KEST_E_NOMEM;
         }
-    kest_random(known->key, sizeof known->key);
+    if (kest_random(known->key, sizeof known->key) != KEST_OK) {
+        kest_known_free(known);
+        return KEST_E_CRYPTO;
+    }
     *out = known;
     return KEST_OK;
 }
