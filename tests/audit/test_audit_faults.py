@@ -110,7 +110,7 @@ def test_without_a_fault(memory_folder: Path, signer: Any) -> None:
 
 @pytest.mark.parametrize("persist", [False, True], ids=["gives up", "tries again"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_at_every_operation(memory_folder: Path, signer: Any, fault: str, persist: bool) -> None:
+def test_e4_a_fault_at_every_operation(memory_folder: Path, signer: Any, fault: str, persist: bool) -> None:
     if fault.startswith("crash") and persist:
         return  # nobody tries again after that
     count = len(operations(memory_folder, signer))

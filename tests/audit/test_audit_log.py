@@ -518,7 +518,7 @@ def test_a_checkpoint_that_cannot_be_written(
 # --- processes ---
 
 
-def test_one_writer(open_log: Callable[..., AuditLog], run_python: Any, signer: Any) -> None:
+def test_e4_one_writer(open_log: Callable[..., AuditLog], run_python: Any, signer: Any) -> None:
     log = open_log()
     with pytest.raises(AuditLockedError, match=str(os.getpid())):
         AuditLog(log.path, signer)
@@ -593,7 +593,7 @@ while True:
 """
 
 
-def test_killed_at_any_moment(tmp_path: Path, signer: Any) -> None:
+def test_e4_killed_at_any_moment(tmp_path: Path, signer: Any) -> None:
     """Twenty processes, one after the other, each killed while it writes; the last word is the log's."""
     acknowledged: dict[int, str] = {}
     environment = {**os.environ, "PYTHONPATH": str(Path(sys.modules["kest"].__file__ or "").parents[1])}
@@ -635,7 +635,7 @@ def test_killed_at_any_moment(tmp_path: Path, signer: Any) -> None:
     assert report.kinds["unreadable"] >= len(acknowledged)
 
 
-def test_a_real_full_disk(tmp_path: Path, signer: Any) -> None:
+def test_e4_a_real_full_disk(tmp_path: Path, signer: Any) -> None:
     """A file system of one megabyte."""
     place = tmp_path / "small"
     place.mkdir()
@@ -670,7 +670,7 @@ def test_a_real_full_disk(tmp_path: Path, signer: Any) -> None:
         subprocess.run(["umount", "-l", str(place)], check=False)
 
 
-def test_a_read_only_folder(run_python: Any, tmp_path: Path) -> None:
+def test_e4_a_read_only_folder(run_python: Any, tmp_path: Path) -> None:
     place = tmp_path / "ro"
     place.mkdir()
     if (
@@ -687,7 +687,7 @@ def test_a_read_only_folder(run_python: Any, tmp_path: Path) -> None:
         subprocess.run(["umount", "-l", str(place)], check=False)
 
 
-def test_a_clock_that_is_set_back(configured: Any, open_log: Callable[..., AuditLog], monkeypatch: Any) -> None:
+def test_e4_a_clock_that_is_set_back(configured: Any, open_log: Callable[..., AuditLog], monkeypatch: Any) -> None:
     import time
 
     log = open_log(checkpoint_interval=0.001)

@@ -136,7 +136,7 @@ CASES: dict[str, tuple[str, str]] = {
 
 @pytest.mark.skipif("KEST_SANITIZED" not in os.environ, reason="allocations fail on demand only in the sanitized build")
 @pytest.mark.parametrize("case", CASES)
-def test_every_allocation_fails_once(case: str, run_python: Any) -> None:
+def test_e5_every_allocation_fails_once(case: str, run_python: Any) -> None:
     statement, state = CASES[case]
     done = run_python(f"{PRELUDE}\ndef work():\n    {statement}\nrounds(work, lambda: {state})\n", timeout=500)
     allocations, _ = map(int, done.stdout.split())

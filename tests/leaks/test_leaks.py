@@ -130,7 +130,7 @@ CASES: dict[str, tuple[str, int]] = {
 @pytest.mark.skipif("KEST_SANITIZED" in os.environ, reason="AddressSanitizer has a memory of its own")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/statm")
 @pytest.mark.parametrize("case", CASES)
-def test_memory_stays_flat(case: str, run_python: Any) -> None:
+def test_e2_memory_stays_flat(case: str, run_python: Any) -> None:
     statement, iterations = CASES[case]
     done = run_python(f"{PRELUDE}\ndef work():\n    {statement}\nmeasure(work, {iterations})\n")
     blocks, kibibytes = map(int, done.stdout.split())

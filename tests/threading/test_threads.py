@@ -346,7 +346,7 @@ stop = threading.Event()
         "identity.sign(b'{}'); uuid7()",
     ],
 )
-def test_fork_while_threads_work(work: str, run_python: Any) -> None:
+def test_e3_fork_while_threads_work(work: str, run_python: Any) -> None:
     """The child has one thread; nothing that another held in the parent may stop it."""
     done = run_python(
         FORK
@@ -397,7 +397,7 @@ print("ok")
     assert done.stdout == "ok\n"
 
 
-def test_interpreter_shutdown_while_threads_sign(run_python: Any) -> None:
+def test_e3_interpreter_shutdown_while_threads_sign(run_python: Any) -> None:
     for mode in ("adaptive", "always"):
         run_python(
             FORK
