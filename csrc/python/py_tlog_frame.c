@@ -135,15 +135,17 @@ static void place(void *context, size_t i, void *scratch)
 }
 
 /* Offsets, from `base` on, of the records whose index is a multiple of a tile's width. */
-static PyObject *cuts_of(uint64_t first, size_t base, const size_t *at, size_t stride, size_t count)
+static PyObject *cuts_of(uint64_t first, size_t base, const void *at, size_t stride, size_t count)
 {
     PyObject *cuts = PyList_New(0);
     size_t i = (size_t)((KEST_TILE_WIDTH - first % KEST_TILE_WIDTH) % KEST_TILE_WIDTH);
 
     for (; cuts && i < count; i += KEST_TILE_WIDTH) {
-        const size_t offset = *(const size_t *)(const void *)((const uint8_t *)at + i * stride) - 2 + base;
-        PyObject *number = PyLong_FromSize_t(offset);
+        size_t offset;
+        PyObject *number;
 
+        memcpy(&offset, (const uint8_t *)at + i * stride, sizeof offset); /* text buffers are not aligned */
+        number = PyLong_FromSize_t(offset - 2 + base);
         if (!number || PyList_Append(cuts, number) < 0)
             Py_CLEAR(cuts);
         Py_XDECREF(number);
@@ -295,7 +297,7 @@ PyObject *kest_tlog_leaves(PyObject *module, PyObject *args)
         st = hashes.status != KEST_OK ? hashes.status : tags.status != KEST_OK ? tags.status : offsets.status;
     if (st != KEST_OK)
         kest_tlog_raise(state, st);
-    else if ((cuts = cuts_of(first, 0, (const size_t *)(const void *)offsets.data, sizeof(size_t), offsets.len / sizeof(size_t))))
+    else if ((cuts = cuts_of(first, 0, offsets.data, sizeof(size_t), offsets.len / sizeof(size_t))))
         result = Py_BuildValue("(y#y#O)", (const char *)hashes.data, (Py_ssize_t)hashes.len, (const char *)tags.data,
                                (Py_ssize_t)tags.len, cuts);
 done:
