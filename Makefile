@@ -14,7 +14,7 @@ help:
 	@echo "make demo-gate       two agents, a payment service, a gate with signed permits, and one Redis (a few seconds)"
 	@echo "make lab-up          SPIRE, OPA, Keycloak, Redis, a collector and the five services, in the background (half a minute,"
 	@echo "                     once make services has built those servers); lab-test tests it, lab-down stops it: docs/lab.md"
-	@echo "make test            C and Python tests (two to four minutes)"
+	@echo "make test            C and Python tests (about ten minutes)"
 	@echo "make services        build servers for those tests once, into ~/.cache/kest-services (10 to 30 minutes)"
 	@echo "make test-services   tests against real servers and processes (four minutes, once those are built)"
 	@echo "make check           lint, types, C warnings, duplicates (a minute)"
