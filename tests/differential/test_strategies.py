@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 from hypothesis import given, seed, settings
 from reference import verify
@@ -45,28 +46,38 @@ def test_passports_verify(suspect: Suspect) -> None:
 
 
 def test_every_reason_to_refuse_is_reached() -> None:
-    """Each kind of forgery by itself, so that this does not hang on what a random mixture happens to hold."""
+    """Each kind of forgery by itself, so that this does not hang on what a random mixture happens to hold. Which values
+    Hypothesis tries also depends on what else is imported, so what was not reached is looked for again."""
     verdicts: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
     later = 0
+
+    def judge(name: str, suspect: Suspect) -> None:
+        nonlocal later
+        try:
+            verify.verify(suspect.entries, suspect.keys, suspect.chain_tip)
+            verdicts["accepted"] += 1
+        except verify.BadEntry as bad:
+            verdicts[bad.code] += 1
+            refused[name] += 1
+            later += bool(bad.index)
+
     kinds = {forgery.__name__: passports(forgeries=[forgery]) for forgery in FORGERIES}
     kinds.update(rearranged=rearranged(), distrusted=distrusted())
-    for name, strategy in kinds.items():
-        refused_before = verdicts.total() - verdicts["accepted"]
+    for attempt in range(6):
+        for name, strategy in kinds.items():
+            judge_one = partial(judge, name)
 
-        @seed(20250721)
-        @settings(SETTINGS, max_examples=600 if name == "distrusted" else 80, database=None)
-        @given(strategy)
-        def collect(suspect: Suspect) -> None:
-            nonlocal later
-            try:
-                verify.verify(suspect.entries, suspect.keys, suspect.chain_tip)
-                verdicts["accepted"] += 1
-            except verify.BadEntry as bad:
-                verdicts[bad.code] += 1
-                later += bool(bad.index)
+            @seed(20250721 + attempt)
+            @settings(SETTINGS, max_examples=600 if name == "distrusted" else 80, database=None)
+            @given(strategy)
+            def collect(suspect: Suspect) -> None:
+                judge_one(suspect)  # noqa: B023 - called before the loop goes on
 
-        collect()
-        assert verdicts.total() - verdicts["accepted"] >= refused_before + 8, f"{name} is hardly ever refused"
+            collect()
+        if set(CODES) <= set(verdicts):
+            break
+    assert [name for name in kinds if refused[name] < 8] == []
     assert set(CODES) <= set(verdicts), sorted(set(CODES) - set(verdicts))
     assert verdicts["accepted"] >= 60
     assert later >= 150  # the first bad entry is often not the first entry

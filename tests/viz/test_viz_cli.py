@@ -117,4 +117,4 @@ def test_the_sample_of_the_documentation(
     names: dict[str, Any] = {}
     exec(sample, names)
     assert capsys.readouterr().out == "0 0 0\n"
-    assert names["page"].startswith("<!doctype html>")
+    assert Path("lineage.html").read_text("utf-8").startswith("<!doctype html>")
