@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from importlib.metadata import distribution
 from pathlib import Path
 from statistics import mean
@@ -28,12 +29,20 @@ GROUPS = ("species", "island", "sex")
 
 Record = dict[str, Any]
 
-# Who signs. In production each lives in its own process, and gets its key from SPIRE, a KMS, or a key_file.
-INGEST = StaticIdentity("spiffe://penguins.example/ingest")
-PORTAL = StaticIdentity("spiffe://penguins.example/portal")
-ASSISTANT = LocalEd25519Provider("spiffe://penguins.example/assistant")
-CURATOR = StaticIdentity("spiffe://penguins.example/curator")
-PUBLISHER = StaticIdentity("spiffe://penguins.example/publisher")
+KEYS = os.environ.get("PENGUIN_KEYS")
+"""A folder for the keys of those who sign, which then outlive the process; without it, each process has its own."""
+
+
+def workload(name: str) -> StaticIdentity:
+    """One of those who sign. In production each lives in its own process, and gets its key from SPIRE, a KMS, or a file."""
+    return StaticIdentity(f"spiffe://penguins.example/{name}", key_file=Path(KEYS, f"{name}.key") if KEYS else None)
+
+
+INGEST = workload("ingest")
+PORTAL = workload("portal")
+ASSISTANT = workload("assistant") if KEYS else LocalEd25519Provider("spiffe://penguins.example/assistant")
+CURATOR = workload("curator")
+PUBLISHER = workload("publisher")
 
 
 def policy_files(suffix: str) -> dict[str, str]:
