@@ -32,19 +32,21 @@ def leaf_hashes(leaves: list[bytes]) -> list[bytes]:
     return [hashlib.sha256(b"\x00" + leaf).digest() for leaf in leaves]
 
 
-def rewrite(log: Path, leaves: list[bytes]) -> bytes:
-    """Make these the records of a log, in bundles and tiles; the root. The checkpoint stays as it is."""
+def rewrite(log: Path, leaves: list[bytes], size: int) -> bytes:
+    """Make these the records of a log, in bundles and tiles; the root. The checkpoint stays as it is.
+
+    Files get the names that they have in a tree of ``size``: the one that the checkpoint speaks of.
+    """
     shutil.rmtree(log / "tile")
     for first in range(0, len(leaves), WIDTH):
         bundle = b"".join(len(leaf).to_bytes(2, "big") + leaf for leaf in leaves[first : first + WIDTH])
-        _put(log, "entries", first // WIDTH, len(leaves[first : first + WIDTH]), bundle)
+        _put(log, "entries", first // WIDTH, min(WIDTH, size - first), bundle)
     hashes, level = leaf_hashes(leaves), 0
     root = root_of(hashes)
     while hashes:
         for first in range(0, len(hashes), WIDTH):
-            tile = hashes[first : first + WIDTH]
-            _put(log, level, first // WIDTH, len(tile), b"".join(tile))
-        full = len(hashes) // WIDTH
+            _put(log, level, first // WIDTH, min(WIDTH, size - first), b"".join(hashes[first : first + WIDTH]))
+        full, size = len(hashes) // WIDTH, size // WIDTH
         hashes, level = [root_of(hashes[i * WIDTH : (i + 1) * WIDTH]) for i in range(full)], level + 1
     (log / "index").unlink(missing_ok=True)  # a help in finding, which readers do without
     return root

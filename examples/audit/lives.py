@@ -10,9 +10,9 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["Life", "Place"]
+__all__ = ["Life", "Place", "Tail"]
 
 HERE = Path(__file__).resolve().parent
 PATIENCE = 30.0
@@ -29,6 +29,15 @@ class Place:
     @property
     def keys(self) -> Path:
         return self.scratch / "keys"
+
+
+class Tail(NamedTuple):
+    """The end of a journal's segment that is no whole write, as the log describes it."""
+
+    segment: str
+    offset: int
+    size: int
+    sha256: str
 
 
 @dataclass
@@ -50,6 +59,11 @@ class Life:
     runs: int = 0
     failures: list[str] = field(default_factory=list)
     status: int | None = None
+
+    @property
+    def torn(self) -> list[Tail]:
+        """What it found of writes that did not come to their end; also what others found before, until a checkpoint."""
+        return [] if self.opened is None else [Tail(*tail) for tail in self.opened["torn"]]
 
     @classmethod
     def live(cls, place: Place, *, kill_after: float | None = None, runs: int = 0) -> Life:

@@ -26,16 +26,17 @@ sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
 import demo
 from demo import expect, heading, note, paint, say, shown
-from lives import Life, Place
+from lives import Life, Place, Tail
 from tamper import tamperings
 
 from kest import StaticIdentity, TrustStore
 from kest.audit import AuditReader, LogReport, NoteKey, Record
 from kest.cli.terminal import fold
+from kest.errors import KestError
 from kest.viz import Source, SourceRecord, graph_of, to_html
 
 HERE = Path(__file__).resolve().parent
-LONGEST = 0.25
+LONGEST = 0.4
 """Seconds for which a process lives at most, once it opens the log."""
 FILES = {
     "log": "the log itself: c2sp.org/tlog-tiles",
@@ -58,16 +59,16 @@ DESCRIPTION = (
 def kill_and_resume(place: Place, kills: int, chance: random.Random) -> list[Life]:
     """The lives of the writer: killed ones, then two that end by themselves; a copy of the log is made between those."""
     heading(f"The writer is killed {kills} times")
-    print(paint.dim("  kill  alive for  runs  acknowledged  found on opening (torn bytes)"))
+    print(paint.dim("  kill  alive for  runs  acknowledged  found on opening"))
     lives: list[Life] = []
     for _ in range(kills):
         lives.append(Life.live(place, kill_after=chance.uniform(0.0, LONGEST)))
-        _show_life(len(lives), lives[-1])
+        _show_life(lives)
     lives.append(Life.live(place, runs=1))
-    _show_life(0, lives[-1])
+    _show_life(lives)
     shutil.copytree(place.log, place.scratch / "earlier")
     lives.append(Life.live(place, runs=1))
-    _show_life(0, lives[-1])
+    _show_life(lives)
     for life in lives:
         ended = -signal.SIGKILL if life.after_ms is not None else 0
         expect(life.status == ended, f"the writer ends with {ended}, not {life.status}: see writer.log")
@@ -76,14 +77,16 @@ def kill_and_resume(place: Place, kills: int, chance: random.Random) -> list[Lif
     return lives
 
 
-def _show_life(number: int, life: Life) -> None:
-    alive = "to the end" if life.after_ms is None else f"{life.after_ms:6.1f} ms"
+def _show_life(lives: list[Life]) -> None:
+    """The last one."""
+    life = lives[-1]
+    name, alive = ("-", "to the end") if life.after_ms is None else (str(len(lives)), f"{life.after_ms:.0f} ms")
     found = "killed before it was open"
     if life.opened is not None:
-        torn = sum(size for _, _, size, _ in life.opened["torn"])
-        found = f"{life.opened['found']:>4} records" + (f", {paint.warn(f'{torn} torn')}" if torn else "")
-    name = f"{number:>4}" if number else "   -"
-    print(f"  {name}  {alive:>10}  {life.runs:>3}  {len(life.acknowledged):>12}  {found}")
+        known = {tail for before in lives[:-1] for tail in before.torn}
+        torn = sum(tail.size for tail in life.torn if tail not in known)
+        found = f"{life.opened['found']:>4} records" + (f", {paint.warn(f'{torn} bytes torn')}" if torn else "")
+    print(f"  {name:>4}  {alive:>10}  {life.runs:>4}  {len(life.acknowledged):>12}  {found}")
 
 
 # --- verify ---
@@ -125,15 +128,15 @@ def verify(reader: AuditReader, store: TrustStore, lives: list[Life]) -> LogRepo
 def torn_tails(report: LogReport, records: list[Record], lives: list[Life]) -> None:
     """Writes that did not come to their end: what each opening found stands in the log."""
     opened = [r.payload for r in records if r.kind == "log" and r.payload["event"] == "opened"]
-    logged = {(t["segment"], t["offset"], t["size"], t["sha256"]) for said in opened for t in said["torn"]}
-    told = {tuple(tail) for life in lives if life.opened is not None for tail in life.opened["torn"]}
+    logged = {Tail(**tail) for said in opened for tail in said["torn"]}
+    told = {tail for life in lives for tail in life.torn}
     expect(told <= logged, "every torn tail that was found on opening is reported in the log")
     expect(report.torn == sum(len(said["torn"]) for said in opened), "the verifier counts them")
     known = sum(life.opened is not None for life in lives)
     expect(known <= report.opened <= len(lives), f"the log was opened {known} to {len(lives)} times: {report.opened}")
-    sizes = sorted(size for _, _, size, _ in logged)
-    what = f" of {sizes[0]} to {sizes[-1]} bytes; nothing in them was acknowledged" if sizes else ""
-    _fact("torn", f"{len(logged)} writes cut off{what}; opened {report.opened} times")
+    size = sum(tail.size for tail in logged)
+    what = f", {size} bytes, nothing of which was acknowledged" if size else ""
+    _fact("torn", f"{len(logged)} writes cut off{what}; the log was opened {report.opened} times")
 
 
 def cut_off(report: LogReport, records: list[Record]) -> None:
@@ -174,7 +177,7 @@ def prove(reader: AuditReader, lives: list[Life], out: Path, scratch: Path, chan
     for name in names:
         shutil.copy(out / name, away)
     size = (away / names[0]).stat().st_size
-    say(f"  $ verifier.py {' '.join(names)}", paint.dim)
+    print(f"  $ verifier.py {' '.join(names)}")
     answer = stranger(away, *names)
     expect(answer.returncode == 0 and not answer.stderr, f"the proof verifies: {answer.stdout}{answer.stderr}")
     said = json.loads(answer.stdout or "{}")
@@ -215,7 +218,7 @@ def tamper(place: Place, key: NoteKey, store: TrustStore) -> None:
         tamperings(place.log, other.log, place.scratch / "earlier", key, store, place.scratch), 1
     ):
         style = paint.bad if one.noticed else paint.good
-        first, *rest = fold(one.what, demo.columns - 13)
+        first, *rest = fold(one.what, demo.columns - 14)
         print(f"  {done}  {style('refused' if one.noticed else 'PASSED '):<7}  {first}")
         for line in rest:
             print(f"{' ' * 14}{line}")
@@ -230,7 +233,7 @@ def draw(reader: AuditReader, report: LogReport, store: TrustStore, out: Path) -
     """The runs that a kill has cut off, and the last one, which is whole."""
     runs: list[list[Record]] = []
     for record in reader.records():
-        if record.kind == "log" or record.operation == "load_penguins" and record.kind == "entry":
+        if record.kind == "log" or (record.kind == "entry" and record.operation == "load_penguins"):
             runs.append([])
         runs[-1].append(record)
     cut = {call.index for call in report.missing}
@@ -317,10 +320,10 @@ def main() -> int:
     started = time.monotonic()
     say("Kest demo: an audit log that survives kills, and shows tampering", paint.bold)
     say(DESCRIPTION)
-    print(f"seed {seed} {paint.dim('(--seed gives the same moments again, as far as the machine keeps time)')}")
+    print(f"seed {seed} {paint.dim('(--seed draws the same moments again)')}")
     try:
         file = run(out, arguments.kills, seed)
-    except TimeoutError as error:
+    except (TimeoutError, subprocess.TimeoutExpired, KestError) as error:
         print(f"{paint.bad('FAILED')}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ from typing import Any
 from forger import rewrite, sign
 
 from kest import StaticIdentity, TrustStore
-from kest.audit import AuditReader, NoteKey, Record, verify_log
+from kest.audit import AuditReader, NoteKey, Problem, Record, verify_log
 from kest.errors import AuditCorruptError, AuditProofError
 
 __all__ = ["Tampering", "tamperings"]
@@ -62,7 +62,7 @@ class Tamperer:
         except AuditProofError as error:
             reasons, noticed = [str(error)], True
         else:
-            reasons = [f"{'log' if p.index is None else f'record {p.index}'}: {p.reason}" for p in report.problems]
+            reasons = [f"{_where(problem)}: {problem.reason}" for problem in report.problems]
             noticed = not report.ok
         reasons = [reason.replace(f"{log}/", "") for reason in reasons]
         found = all(any(words in reason for reason in reasons) for words in wanted)
@@ -80,10 +80,9 @@ class Tamperer:
         changed = _with(
             record.leaf, b'"user":"dana"' if b'"user":"dana"' in _payload(record.leaf) else b"dana", b"lana"
         )
-        bundle = next(
-            p for p in sorted((log / "tile/entries").rglob("*")) if p.is_file() and record.leaf in p.read_bytes()
-        )
-        bundle.write_bytes(bundle.read_bytes().replace(record.leaf, changed))
+        for bundle in (log / "tile/entries").rglob("*"):  # partial ones of earlier checkpoints may be there, too
+            if bundle.is_file() and record.leaf in (said := bundle.read_bytes()):
+                bundle.write_bytes(said.replace(record.leaf, changed))
         return self.judged(
             f"a record is altered: who asked in record {record.index} is 'lana', not 'dana'", log,
             f"record {record.index}: the signature does not match", "do not hash to the root",
@@ -92,9 +91,10 @@ class Tamperer:
     def remove(self) -> Tampering:
         """One record, with tiles that fit the rest."""
         log, record = self.copy(), next(r for r in reversed(self.records) if r.kind == "denial")
-        rewrite(log, [leaf for leaf in self.leaves if leaf != record.leaf])
+        leaves = [leaf for leaf in self.leaves if leaf != record.leaf]
+        rewrite(log, leaves, len(self.leaves))
         what = f"a record is removed: denial {record.index}, and all tiles are made anew"
-        return self.judged(what, log, "expected")
+        return self.judged(what, log, "bundle: ")
 
     def truncate(self) -> Tampering:
         """The log as it was, with the checkpoint that was truly signed then."""
@@ -121,7 +121,7 @@ class Tamperer:
         one, two = self.entry("load_penguins").index, self.entry("read_request").index
         leaves = list(self.leaves)
         leaves[one], leaves[two] = leaves[two], leaves[one]
-        rewrite(log, leaves)
+        rewrite(log, leaves, len(leaves))
         what = f"two records change places: {one} and {two}, and all tiles are made anew"
         return self.judged(what, log, "do not hash to the root")
 
@@ -129,12 +129,12 @@ class Tamperer:
         """A log without its denials that is whole in itself, under a checkpoint of somebody's own."""
         log, forger = self.copy(), StaticIdentity("spiffe://mallory.example/audit")
         leaves = [record.leaf for record in self.records if record.kind != "denial"]
-        sign(log, self.key.name, len(leaves), rewrite(log, leaves), forger)
+        sign(log, self.key.name, len(leaves), rewrite(log, leaves, len(leaves)), forger)
         raw = forger.signer.public_key
         tree = AuditReader(log, NoteKey(self.key.name, raw)).verify(self.store).problems
         what = "all denials are gone, and the checkpoint is signed with another key"
         done = self.judged(what, log, "not signed by")
-        whole = all("tree" != problem.kind for problem in tree)
+        whole = all(problem.kind != "tree" for problem in tree)
         said = f"to one who believes that key: {'the tree is whole' if whole else 'the tree is broken'}"
         return Tampering(what, [*done.verdicts, said], done.noticed, done.as_expected and whole)
 
@@ -146,7 +146,7 @@ class Tamperer:
         leaves = list(self.leaves)
         for index, leaf in zip(ours, theirs, strict=True):
             leaves[index] = leaf
-        rewrite(log, leaves)
+        rewrite(log, leaves, len(leaves))
         what = f"{len(theirs)} records are spliced in from another log of the same workloads and the same key"
         return self.judged(what, log, "do not hash to the root")
 
@@ -159,8 +159,14 @@ def tamperings(*arguments: Any) -> Iterator[Tampering]:
         yield way()
 
 
+def _where(problem: Problem) -> str:
+    """A bundle is named in its reason; what is wrong with the tree is wrong with no record in particular."""
+    return problem.kind if problem.kind == "bundle" or problem.index is None else f"record {problem.index}"
+
+
 def _few(reasons: list[str]) -> list[str]:
-    return reasons if len(reasons) <= 3 else [*reasons[:3], f"and {len(reasons) - 3} more"]
+    """The first, and the last: what is wrong with the tree as a whole comes last."""
+    return reasons if len(reasons) <= 3 else [*reasons[:2], f"{len(reasons) - 3} more, and", reasons[-1]]
 
 
 def _payload(jws: bytes) -> bytes:

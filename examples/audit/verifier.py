@@ -1,4 +1,4 @@
-"""A stranger with three files: a proof, the log's key, the signers' keys. No log, and no network: whoever asks for one is stopped.
+"""A stranger with three files: a proof, the log's key, the signers' keys. No log, and no network: using one is an error.
 
 Prints what the proof has proved as JSON; exit status 1 if it proves nothing.
 """
