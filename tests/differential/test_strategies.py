@@ -72,7 +72,7 @@ def test_every_reason_to_refuse_is_reached() -> None:
             @settings(SETTINGS, max_examples=600 if name == "distrusted" else 80, database=None)
             @given(strategy)
             def collect(suspect: Suspect) -> None:
-                judge_one(suspect)  # noqa: B023 - called before the loop goes on
+                judge_one(suspect)
 
             collect()
         if set(CODES) <= set(verdicts):
