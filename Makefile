@@ -6,7 +6,7 @@ SOURCES = $(wildcard csrc/core/*.[ch] csrc/python/*.[ch])
 KEST_VECTORS ?= $(wildcard ../shared/vectors)
 export KEST_VECTORS
 
-.PHONY: help setup docs demo demo-delegation lab-up lab-test lab-down test services test-services check bench test-c test-sanitized test-pythons fuzz test-tsan test-valgrind analyze demo-gate demo-audit clean
+.PHONY: help setup docs demo demo-delegation lab-up lab-test lab-down test services test-services check bench test-c test-sanitized test-pythons wheels fuzz test-tsan test-valgrind analyze demo-gate demo-audit clean
 
 help:
 	@echo "make demo            a governed, signed and verified pipeline over real data (a minute at first)"
@@ -27,6 +27,7 @@ help:
 	@echo "make analyze         gcc -fanalyzer and clang-tidy over the C code (two to four minutes)"
 	@echo "make fuzz            libFuzzer over the C core, a minute for each of seven harnesses (FUZZ_SECONDS=60)"
 	@echo "make test-pythons    pip install . and the unit tests on each installed Python 3.10 to 3.13"
+	@echo "make wheels          source distribution and wheels in dist/, built twice, compared and tried (ten minutes; WHEELS=--quick)"
 
 setup: $(VENV)/.ready
 
@@ -134,6 +135,11 @@ fuzz: setup
 test-pythons:
 	@tools/system-packages
 	tools/test-pythons
+
+# From what is committed. WHEELS takes the options of tools/wheels, such as --quick or --pythons 3.12.
+wheels:
+	@tools/system-packages
+	$(PYTHON) tools/wheels $(WHEELS)
 
 clean: lab-down
 	rm -rf build dist out $(VENV) *.egg-info kest/*.so .pytest_cache .mypy_cache .ruff_cache .hypothesis

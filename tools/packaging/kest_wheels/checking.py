@@ -78,7 +78,7 @@ def check(
     run(*pip, "--no-index", "--no-deps", "--find-links", wheel.parent, f"kest=={version}", cwd=folder, env=env)
     run(*pip, wheel, cwd=folder, env=env)  # now what it depends on
     libraries = run(commands / "python", "-W", "error", "-c", _IMPORTED, cwd=folder, env=env).split()
-    _only_bundled(libraries, commands.parent)
+    only_bundled(libraries, commands.parent)
 
     report = folder / "resolved.json"
     run(
@@ -103,7 +103,7 @@ def check(
     return {"components": str(bill), "resolved": str(resolved), "tests": said.strip().splitlines()[-1].strip("= ")}
 
 
-def _only_bundled(libraries: list[str], environment: Path) -> None:
+def only_bundled(libraries: list[str], environment: Path) -> None:
     """libsodium and libcrypto are those of the wheel, not the machine's."""
     inside = [path for path in libraries if Path(path).is_relative_to(environment) and "/kest.libs/" in path]
     if len(inside) != 2 or any("libsodium" in path for path in set(libraries) - set(inside)):

@@ -53,7 +53,7 @@ def make(work: Path, options: argparse.Namespace) -> None:
     pythons = {version: python for version, python in found.items() if python}
     if lacking := [version for version in found if version not in pythons]:
         raise Failed(
-            f"no Python {', '.join(lacking)} with venv and headers; pyenv or the path must have it, or leave it out with --pythons"
+            f"no Python {', '.join(lacking)} with venv and headers, of pyenv or on the path; --pythons leaves one out"
         )
     (work / "env").mkdir()
     any_python = pythons[options.pythons[-1]]

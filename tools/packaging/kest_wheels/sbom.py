@@ -1,4 +1,4 @@
-"""A wheel's bill of materials: what it brings along from PyPI, as cyclonedx-py finds it installed, and the C libraries in it."""
+"""A wheel's bill of materials: what it brings along, as cyclonedx-py finds it installed, and the C libraries in it."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def describe(wheel: Path, python: Path, tree: Path, *, tools: Path, epoch: int) 
     bill: dict[str, Any] = json.loads(out.read_bytes())
 
     root = bill["metadata"]["component"]
+    root["purl"] = f"pkg:pypi/{root['name']}@{root['version']}?file_name={wheel.name}"
     root["hashes"] = [{"alg": "SHA-256", "content": archives.sha256(wheel)}]
     dropped = {each["bom-ref"] for each in bill["components"] if each["name"] in _OF_THE_ENVIRONMENT}
     libraries = [{**each, "description": "C library, inside the wheel"} for each in bundled(wheel)]
