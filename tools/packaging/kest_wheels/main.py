@@ -95,7 +95,7 @@ def make(work: Path, options: argparse.Namespace) -> None:
         )  # fmt: skip
         say(
             f"{wheel.name}: installed without a compiler; {figures['components']} components in its bill of materials; "
-            f"kest[all] resolves to {figures['resolved']} packages; demo; tests: {figures['tests']}"
+            f"kest[all] resolves to {figures['resolved']} packages; demo; tests: {figures['tests']}{figures['skips']}"
         )
 
     with ThreadPoolExecutor(options.jobs) as pool:
