@@ -227,6 +227,16 @@ class Checkpoint:
         return self.note[: self.note.rfind("\n\n") + 1]
 
     @classmethod
+    def unverified(cls, data: str | bytes) -> Checkpoint:
+        """Read a checkpoint whoever signed it: what it says of itself.
+
+        Raises:
+            AuditProofError: it is none.
+        """
+        note = SignedNote.parse(data)
+        return cls(*checkpoint_of(note.text), data if isinstance(data, str) else data.decode())
+
+    @classmethod
     def verify(cls, data: str | bytes, key: NoteKey, witnesses: Iterable[NoteKey] = (), quorum: int = 0) -> Checkpoint:
         """Read a checkpoint and check who signed it.
 

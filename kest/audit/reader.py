@@ -19,7 +19,7 @@ from kest.errors import AuditCorruptError, AuditError, AuditProofError
 if TYPE_CHECKING:
     from kest.audit.verify import LogReport
 
-__all__ = ["AuditReader", "log_key"]
+__all__ = ["AuditReader", "UnverifiedReader", "log_key"]
 
 MAX_LARGE = 64 << 20
 
@@ -75,7 +75,7 @@ class AuditReader:
             raise AuditError(
                 f"there is no checkpoint in {self.layout.root}: it is no log, or nothing was published yet"
             ) from None
-        checkpoint = Checkpoint.verify(data, self.key, self.witnesses, self._quorum)
+        checkpoint = self._checked(data)
         tiles = TileReader(self.layout, checkpoint.size)
         if before is not None:
             from kest.audit.proof import verify_consistency
@@ -91,6 +91,9 @@ class AuditReader:
                 ) from None
         self.checkpoint, self.tiles = checkpoint, tiles
         return checkpoint
+
+    def _checked(self, data: bytes) -> Checkpoint:
+        return Checkpoint.verify(data, self.key, self.witnesses, self._quorum)
 
     @property
     def size(self) -> int:
@@ -236,6 +239,31 @@ class AuditReader:
     def journal_bytes(self) -> int:
         """What is durable and under no checkpoint yet, or was left by a writer that ended; 0 after a proper close."""
         return sum(os.stat(path).st_size for _, path in self.layout.segments())
+
+
+class UnverifiedReader(AuditReader):
+    """A log as it says that it is, for looking at it without its key. Verifies nothing, not even the checkpoint.
+
+    Args:
+        path: the log's folder.
+
+    Raises:
+        AuditError: there is no checkpoint (yet).
+        AuditProofError: what is there is none.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.layout = Layout(path)
+        self.refresh()
+
+    def _checked(self, data: bytes) -> Checkpoint:
+        return Checkpoint.unverified(data)
+
+    def verify(self, keys: Any = None, **settings: Any) -> LogReport:
+        """Raises:
+        AuditError: always; `verify_log` takes the log's key.
+        """
+        raise AuditError("a log that was opened without its key cannot be verified")
 
 
 def _digest(text: str) -> str:

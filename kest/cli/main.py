@@ -15,14 +15,14 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from kest import __version__
-from kest.cli import doctor, gate, identity, inspect, keygen, policy, verify, viz, witness
+from kest.cli import doctor, gate, identity, inspect, keygen, log, policy, verify, viz, witness
 from kest.cli.source import UsageError
 from kest.cli.terminal import Paint, clean
 from kest.errors import KestError
 
 __all__ = ["main"]
 
-COMMANDS = (verify, inspect, keygen, identity, policy, gate, viz, doctor, witness)
+COMMANDS = (verify, inspect, log, keygen, identity, policy, gate, viz, doctor, witness)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,7 +35,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="kest",
-        description="Verify, inspect and draw passports of signed entries, make keys, see which identity a process has, "
+        description="Verify, inspect and draw passports of signed entries and audit logs, make keys, see which identity a process has, "
         "check and test policies, and find what is unsafe.",
         epilog="Exit status: 0 as wished, 1 not verified, 2 wrong usage.",
     )
@@ -58,9 +58,9 @@ def _prepare() -> None:
             stream.reconfigure(errors="backslashreplace")
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine())
-    log = logging.getLogger("kest")
-    log.addHandler(handler)
-    log.propagate = False
+    logger = logging.getLogger("kest")
+    logger.addHandler(handler)
+    logger.propagate = False
 
 
 def main(argv: Sequence[str] | None = None) -> int:

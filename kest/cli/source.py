@@ -7,6 +7,7 @@ import os
 import stat
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from kest.cli.terminal import clean
@@ -17,6 +18,7 @@ __all__ = [
     "PARENT_MISSING",
     "UsageError",
     "add_bundles",
+    "holds_log",
     "holds_telemetry",
     "payload_of",
     "read_entries",
@@ -93,16 +95,46 @@ def _telemetry_entries(name: str) -> list[Any]:
     return entries
 
 
+def holds_log(name: str) -> bool:
+    """Whether ``name`` is a folder with what every audit log has. Standard input is none."""
+    try:
+        return name != "-" and (Path(name) / "checkpoint").is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def _log_entries(name: str) -> list[Any]:
+    """Unverified, as all that is read here: whose log it is, nobody has said."""
+    from kest.audit.reader import UnverifiedReader
+    from kest.errors import AuditError
+
+    entries, redacted = [], 0
+    try:
+        for record in UnverifiedReader(name).records():
+            if record.kind == "entry":
+                entries.append(record.jws)
+            redacted += record.kind == "intent"
+    except AuditError as error:
+        raise UsageError(f"{clean(name, 200)}: {clean(error, 500)}") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {clean(error.filename or name, 300)}: {error.strerror or error}") from None
+    if redacted:
+        log.warning("%d entries stand in the log with commitments in place of personal fields: kest log show", redacted)
+    return entries
+
+
 def read_entries(name: str) -> list[Any]:
     """The members of the JSON array in file ``name`` (``-``: standard input); strings, if it is a passport.
 
-    Of telemetry: all entries in it, parents before children.
+    Of telemetry: all entries in it, parents before children; of an audit log: likewise, as they were recorded.
 
     Raises:
         UsageError: it cannot be read, or is not a JSON array.
     """
     from kest._kestcore import parse
 
+    if holds_log(name):
+        return _log_entries(name)
     if holds_telemetry(name):
         return _telemetry_entries(name)
     shown = "standard input" if name == "-" else clean(name, 200)

@@ -7,7 +7,8 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any
 
-from kest.cli.source import UsageError, add_bundles, holds_telemetry, payload_of, read_entries, read_trust
+from kest.cli.logs import add_key_arguments, holds_proof
+from kest.cli.source import UsageError, add_bundles, holds_log, holds_telemetry, payload_of, read_entries, read_trust
 from kest.cli.terminal import Paint, clean, json_text, pad
 from kest.errors import PassportError, VerificationError
 
@@ -25,9 +26,9 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Add the command to the parser."""
     parser = commands.add_parser(
         "verify",
-        help="check every signature, link, trust score and taint of a passport or of telemetry",
+        help="check every signature, link, trust score and taint of a passport, telemetry, an audit log, or a proof",
         description="Check every signature, link, trust score and taint of a passport, or of all entries in a file or "
-        "database of telemetry, offline.",
+        "database of telemetry; everything in an audit log; or a proof of one of its records. Offline.",
         epilog="Exit status: 0 verified, 1 not verified (with the index and reason of the first bad entry), "
         "2 wrong usage. Without --trust and --spiffe-bundle, the trust_store of the file that KEST_CONFIG names is used. "
         "Certificates in entries are judged as of the time in the entry, however long ago that is.",
@@ -36,9 +37,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "file",
         metavar="FILE",
         help="a passport, a JSON array of signed entries (- is standard input), or telemetry: "
-        "OTLP JSON lines, or a database that KestTelemetry wrote",
+        "OTLP JSON lines, or a database that KestTelemetry wrote; or an audit log's folder, or a proof from one, "
+        "with --log-key",
     )
     add_trust_arguments(parser)
+    add_key_arguments(parser)
     parser.add_argument(
         "--chain-tip",
         metavar="TIP",
@@ -84,6 +87,10 @@ def add_trust_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     tip = _tip(arguments.chain_tip)
     store = trust_store(arguments)
+    if (log := holds_log(arguments.file)) or holds_proof(arguments.file):
+        return _verify_log(arguments, store, tip, log)
+    if arguments.log_key or arguments.witness or arguments.quorum is not None:
+        raise UsageError("--log-key, --witness and --quorum are for audit logs and proofs; this is neither")
     if holds_telemetry(arguments.file):
         from kest.cli.telemetry import verify_telemetry
 
@@ -100,6 +107,16 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         _show(verified, tip)
     return 0
+
+
+def _verify_log(arguments: argparse.Namespace, store: TrustStore, tip: str | None, log: bool) -> int:
+    from kest.cli.log_verify import verify_audit_log, verify_proof_file
+
+    if tip is not None:
+        raise UsageError("--chain-tip is for a passport; of an audit log, kest log verify --checkpoint shows what was cut off")
+    if not log:
+        return verify_proof_file(arguments, store, arguments.file)
+    return verify_audit_log(arguments, store, arguments.file)
 
 
 def _tip(given: str | None) -> str | None:
