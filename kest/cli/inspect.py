@@ -48,7 +48,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="show the decoded entries of a passport (verifies nothing)",
         description="Show the decoded entries of a passport. Nothing is verified: kest verify does that.",
     )
-    parser.add_argument("file", metavar="FILE", help="a passport, a JSON array of signed entries (- is standard input), telemetry, or an audit log's folder")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="a passport, a JSON array of signed entries (- is standard input), telemetry, or an audit log's folder",
+    )
     parser.add_argument("--json", action="store_true", help="print the decoded entries as JSON")
     parser.add_argument("--full", action="store_true", help="leave nothing out: ids, hashes, labels, nothing shortened")
     parser.set_defaults(run=_run)

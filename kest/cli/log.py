@@ -106,7 +106,9 @@ def _add_verify(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     add_key_arguments(verify)
     add_trust_arguments(verify)
     verify.add_argument(
-        "--checkpoint", metavar="FILE", help="an earlier checkpoint, or proof, that the log must extend: shows a roll-back"
+        "--checkpoint",
+        metavar="FILE",
+        help="an earlier checkpoint, or proof, that the log must extend: shows a roll-back",
     )
     verify.add_argument("--strict", action="store_true", help="exit status 1 for calls without an outcome, too")
     verify.add_argument("--json", action="store_true", help="print the verdict as JSON")

@@ -123,7 +123,7 @@ def _check_folder(name: str) -> None:
 
 @contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turns what happens on reading a log into errors of the command: exit status 2 for what is no log, 1 for a damaged one."""
+    """Turns what goes wrong on reading a log into errors of the command: what is no log is wrong usage, a damaged one is not."""
     try:
         yield
     except (AuditCorruptError, AuditProofError):

@@ -35,8 +35,8 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="kest",
-        description="Verify, inspect and draw passports of signed entries and audit logs, make keys, see which identity a process has, "
-        "check and test policies, and find what is unsafe.",
+        description="Verify, inspect and draw passports of signed entries and audit logs, make keys, see "
+        "which identity a process has, check and test policies, and find what is unsafe.",
         epilog="Exit status: 0 as wished, 1 not verified, 2 wrong usage.",
     )
     parser.add_argument("--version", action="version", version=f"kest {__version__}")

@@ -113,7 +113,9 @@ def _verify_log(arguments: argparse.Namespace, store: TrustStore, tip: str | Non
     from kest.cli.log_verify import verify_audit_log, verify_proof_file
 
     if tip is not None:
-        raise UsageError("--chain-tip is for a passport; of an audit log, kest log verify --checkpoint shows what was cut off")
+        raise UsageError(
+            "--chain-tip is for a passport; of an audit log, kest log verify --checkpoint shows what was cut off"
+        )
     if not log:
         return verify_proof_file(arguments, store, arguments.file)
     return verify_audit_log(arguments, store, arguments.file)

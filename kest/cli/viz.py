@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kest.cli.logs import key_of
 from kest.cli.source import UsageError
 from kest.cli.terminal import clean
 from kest.cli.verify import add_trust_arguments, trust_store
@@ -27,8 +28,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser = commands.add_parser(
         "viz",
         help="draw lineage: Mermaid, SVG, or one HTML page to search and click",
-        description="Draw the lineage in passports, or in files with one record a line, as Mermaid, SVG, or one HTML page "
-        "that needs no network.",
+        description="Draw the lineage in passports, audit logs, telemetry, or files with one record a line, as "
+        "Mermaid, SVG, or one HTML page that needs no network.",
         epilog="Exit status: 0 drawn, 2 wrong usage or nothing to draw. What does not verify is drawn, too, and marked.",
     )
     parser.add_argument(
@@ -49,6 +50,11 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--limit", type=_count, default=20_000, metavar="N", help="draw the newest N records (default: %(default)s)"
     )
     add_trust_arguments(parser)
+    parser.add_argument(
+        "--log-key",
+        metavar="VKEY",
+        help="the verifier key of an audit log, or a file that holds it: then it is verified",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -75,7 +81,8 @@ def _run(arguments: argparse.Namespace) -> int:
     form = _format(arguments)
     store = _store(arguments)
     try:
-        sources = [read(name) for name in arguments.files]
+        key = None if arguments.log_key is None else key_of(arguments.log_key)
+        sources = [read(name, key, store) for name in arguments.files]
         graph = graph_of(sources, store, limit=arguments.limit)
     except SourceError as error:
         raise UsageError(str(error)) from None

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kest.errors import KestError
+from kest.errors import AuditError, KestError, TelemetryError
+from kest.viz.logs import is_log, log_source
 from kest.viz.records import Source, SourceRecord
+from kest.viz.spans import is_spans, telemetry_source
 
 __all__ = ["LOADERS", "Loader", "SourceError", "read"]
 
 MAX_BYTES = 1 << 30
-HEAD = 4096
 JWS_MEMBERS = ("jws", "entry", "record", "kest.signature", "signature")
 """Members of an object on a line under which a signed record may stand."""
 
@@ -37,11 +38,16 @@ class Loader(NamedTuple):
     read: Callable[[Path], Source]
 
 
-def read(name: str | Path) -> Source:
+def read(name: str | Path, log_key: Any = None, keys: Any = None) -> Source:
     """The records of a file, database or log; ``-`` is standard input (a passport or JSON lines).
 
+    Args:
+        name: its path.
+        log_key: of an audit log, its verifier key: then the log is verified, and judges signatures by the lives of keys.
+        keys: for that, of those who signed: a `TrustStore`, or a mapping of principals to keys.
+
     Raises:
-        SourceError: it cannot be read, or is of no known kind.
+        SourceError: it cannot be read, is of no known kind, or is not the log of this key.
     """
     if name == "-":
         return _of_text(_decoded(_stdin()))
@@ -50,6 +56,8 @@ def read(name: str | Path) -> Source:
         head = b"" if path.is_dir() else _head(path)
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL
         raise SourceError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    if log_key is not None and is_log(path):
+        return _read_log(path, log_key, keys)
     for loader in LOADERS:
         if loader.recognises(path, head):
             return loader.read(path)
@@ -58,6 +66,8 @@ def read(name: str | Path) -> Source:
 
 
 def _head(path: Path) -> bytes:
+    from kest.telemetry.reader import HEAD
+
     with path.open("rb") as file:
         return file.read(HEAD)
 
@@ -145,5 +155,28 @@ def _of_value(value: Any, origin: str) -> SourceRecord:
     return SourceRecord(origin=origin, broken=why if isinstance(why, str) else "an object that holds no record")
 
 
-LOADERS: list[Loader] = [Loader("passports and JSON lines of records", _is_text, _read_text)]
+# --- audit logs and telemetry ---
+
+
+def _read_log(path: Path, log_key: Any = None, keys: Any = None) -> Source:
+    try:
+        return log_source(path, log_key, keys)
+    except AuditError as error:
+        raise SourceError(f"audit log {path}: {error}") from None
+    except OSError as error:
+        raise SourceError(f"cannot read {error.filename or path}: {error.strerror or error}") from None
+
+
+def _read_telemetry(path: Path) -> Source:
+    try:
+        return telemetry_source(path)
+    except TelemetryError as error:
+        raise SourceError(str(error)) from None
+
+
+LOADERS: list[Loader] = [
+    Loader("audit logs", is_log, _read_log),
+    Loader("telemetry", is_spans, _read_telemetry),
+    Loader("passports and JSON lines of records", _is_text, _read_text),
+]
 """In the order in which they are asked."""
