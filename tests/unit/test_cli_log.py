@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
 import shutil
@@ -23,7 +24,17 @@ from kest.cli.main import main
 from kest.core.context import get_current_passport, lineage
 from kest.errors import PolicyDeniedError
 
+LONG = "\x1b[31m" + "x" * 8_000_000
 HOSTILE = "a\x1b[2J\u202e<script>b"
+
+
+@pytest.fixture(autouse=True)
+def _logging() -> Iterator[None]:
+    """`main` has the process log to its standard error, which ends with each test."""
+    logger = logging.getLogger("kest")
+    before = list(logger.handlers), logger.propagate
+    yield
+    logger.handlers[:], logger.propagate = before
 
 
 @dataclass
@@ -62,7 +73,7 @@ def made(configured: Any, tmp_path: Path) -> Iterator[Made]:
             kest_verified("p", operation_name="x" * 100_000)(lambda: 1)()
             configured.engine.answer = False
             with pytest.raises(PolicyDeniedError):
-                good()
+                kest_verified("q", operation_name="good")(lambda: 1)()
     finally:
         log.close()
     keys = tmp_path / "keys.json"
@@ -105,8 +116,8 @@ def test_show(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     assert "opened" in rows[0] and "closed" in rows[-1]
     assert "good  trust 100" in rows[1]
     assert "good  returned after" in rows[2]
-    assert "bad  raised builtins.ZeroDivisionError" in "\n".join(rows) or "bad  raised builtins" in "\n".join(rows)
-    assert any("denial" in row and "good  by p" in row for row in rows)
+    assert any("bad  raised builtins" in row for row in rows)
+    assert any("denial" in row and "good  by q" in row for row in rows)
     assert all(row.isprintable() and "<script" not in row for row in rows)
     assert max(map(len, rows)) < 200
     assert main(["log", "show", made.name, "--log-key", made.log.key.vkey]) == 0
@@ -122,16 +133,16 @@ def test_show_full_is_harmless_and_short(made: Made, capsys: pytest.CaptureFixtu
     assert "characters more: --json has all" in out
 
 
-def test_a_string_of_ten_megabytes(configured: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_string_of_megabytes(configured: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with AuditLog(tmp_path / "log", Signer("log.kest.test/unit", bytes(range(32)))) as log:
-        log.record_event("verdict", {"said": "\x1b[31m" * 2_000_000}).wait()
+        log.record_event("verdict", {"said": LONG}).wait(20)
         vkey = log.key.vkey
     assert main(["log", "show", str(tmp_path / "log"), "--full"]) == 0
     out = capsys.readouterr().out
     assert len(out) < 20_000 and "\x1b" not in out
     assert main(["log", "export", str(tmp_path / "log"), "-o", str(tmp_path / "all")]) == 0
     text = (tmp_path / "all").read_text()
-    assert lines(text)[1]["payload"]["said"] == "\x1b[31m" * 2_000_000
+    assert lines(text)[1]["payload"]["said"] == LONG
     assert text.isascii()
     capsys.readouterr()
     assert main(["log", "verify", str(tmp_path / "log"), "--log-key", vkey]) == 0
@@ -213,17 +224,20 @@ def test_verify_without_the_keys_of_signers(made: Made, capsys: pytest.CaptureFi
 
 
 @pytest.mark.parametrize(
-    ("name", "at", "what"),
-    [("tile/entries/000.p/13", 700, "do not hash to the root"), ("tile/0/000.p/13", 40, "does not hold the hashes")],
+    ("name", "at", "what", "proved"),
+    [
+        ("tile/entries/000.p/13", 700, "do not hash to the root", "1"),
+        ("tile/0/000.p/13", 40, "does not hold the hashes", "0"),
+    ],
 )
-def test_tampering(made: Made, capsys: pytest.CaptureFixture[str], name: str, at: int, what: str) -> None:
+def test_tampering(made: Made, capsys: pytest.CaptureFixture[str], name: str, at: int, what: str, proved: str) -> None:
     change(made.path / name, at)
     assert main(["log", "verify", made.name, *made.options]) == 1
     assert what in capsys.readouterr().err
     assert main(["verify", made.name, *made.options, "--json"]) == 1
     facts = json.loads(capsys.readouterr().out)
     assert facts["verified"] is False and facts["problem_count"] >= 1
-    fails(capsys, 1, "does not lead to the root", "log", "prove", made.name, "1", *made.options[:2])
+    fails(capsys, 1, "does not lead to the root", "log", "prove", made.name, proved, *made.options[:2])
 
 
 def test_a_torn_bundle(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
@@ -292,6 +306,7 @@ def test_a_log_that_was_rolled_back(made: Made, tmp_path: Path, capsys: pytest.C
     proof = tmp_path / "proof"  # ends in a checkpoint, too
     assert main(["log", "prove", made.name, "14", "-o", str(proof)]) == 0
     assert main(["log", "verify", str(copy), *made.options, "--checkpoint", str(proof)]) == 1
+    capsys.readouterr()
     fails(capsys, 2, "--checkpoint", "log", "verify", made.name, *made.options, "--checkpoint", str(tmp_path / "keys.json"))
 
 
@@ -396,7 +411,7 @@ def test_what_is_no_log(made: Made, tmp_path: Path, capsys: pytest.CaptureFixtur
         end = ["0"] if part == ["prove"] else []
         for name, what in [(empty, "no checkpoint"), (tmp_path / "none", "there is no"), (tmp_path / "keys.json", "is a file")]:
             fails(capsys, 2, what, "log", *part, str(name), *end, *made.options[:2])
-    fails(capsys, 2, "folder", "verify", str(empty), *made.options)
+    fails(capsys, 2, "neither", "verify", str(empty), *made.options)
     (empty / "checkpoint").write_bytes(b"\x00\xff nonsense")
     for part in ("show", "verify"):
         fails(capsys, 1, "signed note", "log", part, str(empty), *made.options[:2])
@@ -465,7 +480,7 @@ def test_tail(made: Made, configured: Any) -> None:
                 log.close()
             assert next_line()["payload"]["event"] == "closed"
             process.send_signal(signal.SIGINT)
-            assert process.wait(60) == 130
+            assert process.wait(20) == 130
             assert process.stderr.read() == b""
         finally:
             process.kill()
@@ -485,7 +500,7 @@ def test_tail_notices_a_roll_back(made: Made, tmp_path: Path) -> None:
             other = tmp_path / "checkpoint"
             other.write_bytes(before)
             other.replace(made.path / "checkpoint")
-            assert process.wait(60) == 1
+            assert process.wait(20) == 1
             assert process.stderr.read() == b"kest: the log went back from 15 to 13 records\n"
         finally:
             process.kill()
