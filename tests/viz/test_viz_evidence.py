@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from kest.audit import AuditLog, key_event
 from kest.core.context import get_current_passport, lineage
 from kest.telemetry import SpanRecord
 from kest.telemetry.records import otlp_line
+from kest.telemetry.sqlite_schema import COLUMNS
 from kest.telemetry.sqlite_sink import SqliteSink
 from kest.viz import SourceError, graph_of, read
 
@@ -85,6 +88,20 @@ def test_what_is_not_this_log(log: AuditLog, tmp_path: Path) -> None:
         read(tmp_path / "empty")
 
 
+def _database(path: Path, spans: list[SpanRecord]) -> None:
+    sink = SqliteSink(str(path))
+    try:
+        sink.check()
+    finally:
+        sink.close()
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        for span in spans:
+            values = [getattr(span, name) for name in COLUMNS]
+            row = [json.dumps(value) if isinstance(value, dict) else value for value in values]
+            places = ", ".join("?" * len(COLUMNS))
+            database.execute(f"INSERT INTO spans ({', '.join(COLUMNS)}) VALUES ({places})", row)
+
+
 @pytest.mark.parametrize("kind", ["lines", "database"])
 def test_telemetry(configured: Any, tmp_path: Path, kind: str) -> None:
     with lineage():
@@ -105,11 +122,7 @@ def test_telemetry(configured: Any, tmp_path: Path, kind: str) -> None:
     if kind == "lines":
         path.write_bytes(b"".join(map(otlp_line, spans)) + b"{torn")
     else:
-        sink = SqliteSink(path)
-        try:
-            sink.write(spans)
-        finally:
-            sink.close()
+        _database(path, spans)
     graph = graph_of(read(path), TrustStore(configured.keys))
     seen, refused = graph.nodes[:2]
     assert (seen.operation, seen.verdict.state, seen.outcome.state) == ("seen", "valid", "unknown")
