@@ -123,7 +123,7 @@ def _check_folder(name: str) -> None:
 
 @contextlib.contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turns what goes wrong on reading a log into errors of the command: what is no log is wrong usage, a damaged one is not."""
+    """Turns what goes wrong on reading a log into errors of the command: no log is wrong usage, a damaged one is not."""
     try:
         yield
     except (AuditCorruptError, AuditProofError):

@@ -56,7 +56,7 @@ class Made:
 
 
 @pytest.fixture
-def made(configured: Any, tmp_path: Path) -> Iterator[Made]:
+def made(configured: Any, tmp_path: Path) -> Made:
     """Five calls: two returned, one raised, one with an ugly name, one of 100 kB; and a denial. Closed."""
     path = tmp_path / "log"
     log = AuditLog(path, Signer("log.kest.test/unit", bytes(range(32))), checkpoint_interval=3600.0)
@@ -81,7 +81,7 @@ def made(configured: Any, tmp_path: Path) -> Iterator[Made]:
         json.dumps({"keys": [{**configured.identity.public_jwk(), "kid": configured.identity.get_identity()}]})
     )
     (tmp_path / "log.vkey").write_text(log.key.vkey + "\n")
-    yield Made(path, log, ["--log-key", log.key.vkey, "--trust", str(keys)], entries)
+    return Made(path, log, ["--log-key", log.key.vkey, "--trust", str(keys)], entries)
 
 
 def lines(text: str) -> list[dict[str, Any]]:
@@ -113,7 +113,8 @@ def test_show(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     assert "not verified" in said.err
     rows = said.out.splitlines()
     assert len(rows) == 13
-    assert "opened" in rows[0] and "closed" in rows[-1]
+    assert "opened" in rows[0]
+    assert "closed" in rows[-1]
     assert "good  trust 100" in rows[1]
     assert "good  returned after" in rows[2]
     assert any("bad  raised builtins" in row for row in rows)
@@ -127,7 +128,9 @@ def test_show(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
 def test_show_full_is_harmless_and_short(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["log", "show", made.name, "--full"]) == 0
     out = capsys.readouterr().out
-    assert "\x1b" not in out and "\u202e" not in out and "<script" not in out
+    assert "\x1b" not in out
+    assert "\u202e" not in out
+    assert "<script" not in out
     assert r"a\x1b[2J" in out
     assert len(out) < 100_000
     assert "characters more: --json has all" in out
@@ -139,7 +142,8 @@ def test_a_string_of_megabytes(configured: Any, tmp_path: Path, capsys: pytest.C
         vkey = log.key.vkey
     assert main(["log", "show", str(tmp_path / "log"), "--full"]) == 0
     out = capsys.readouterr().out
-    assert len(out) < 20_000 and "\x1b" not in out
+    assert len(out) < 20_000
+    assert "\x1b" not in out
     assert main(["log", "export", str(tmp_path / "log"), "-o", str(tmp_path / "all")]) == 0
     text = (tmp_path / "all").read_text()
     assert lines(text)[1]["payload"]["said"] == LONG
@@ -179,7 +183,10 @@ def test_everything_about_one_call(made: Made, capsys: pytest.CaptureFixture[str
     hash_ = sha256(made.entries[0].encode()).hex()
     assert main(["log", "show", made.name, "--json", "--entry", hash_]) == 0
     found = lines(capsys.readouterr().out)
-    assert [(one["index"], one["kind"], one["entry_hash"]) for one in found] == [(1, "entry", hash_), (2, "outcome", hash_)]
+    assert [(one["index"], one["kind"], one["entry_hash"]) for one in found] == [
+        (1, "entry", hash_),
+        (2, "outcome", hash_),
+    ]
     assert main(["log", "show", made.name, "--json", "--entry", found[0]["payload"]["entry_id"]]) == 0
     assert lines(capsys.readouterr().out) == found
     leaf = tlog_leaf(made.entries[0].encode()).hex()
@@ -220,7 +227,8 @@ def test_verify_without_the_keys_of_signers(made: Made, capsys: pytest.CaptureFi
     assert main(["log", "verify", made.name, *made.options[:2]]) == 1
     said = capsys.readouterr()
     assert said.out == ""
-    assert "11 unknown key" in said.err and "--trust" in said.err
+    assert "11 unknown key" in said.err
+    assert "--trust" in said.err
 
 
 @pytest.mark.parametrize(
@@ -236,7 +244,8 @@ def test_tampering(made: Made, capsys: pytest.CaptureFixture[str], name: str, at
     assert what in capsys.readouterr().err
     assert main(["verify", made.name, *made.options, "--json"]) == 1
     facts = json.loads(capsys.readouterr().out)
-    assert facts["verified"] is False and facts["problem_count"] >= 1
+    assert facts["verified"] is False
+    assert facts["problem_count"] >= 1
     fails(capsys, 1, "does not lead to the root", "log", "prove", made.name, proved, *made.options[:2])
 
 
@@ -307,7 +316,17 @@ def test_a_log_that_was_rolled_back(made: Made, tmp_path: Path, capsys: pytest.C
     assert main(["log", "prove", made.name, "14", "-o", str(proof)]) == 0
     assert main(["log", "verify", str(copy), *made.options, "--checkpoint", str(proof)]) == 1
     capsys.readouterr()
-    fails(capsys, 2, "--checkpoint", "log", "verify", made.name, *made.options, "--checkpoint", str(tmp_path / "keys.json"))
+    fails(
+        capsys,
+        2,
+        "--checkpoint",
+        "log",
+        "verify",
+        made.name,
+        *made.options,
+        "--checkpoint",
+        str(tmp_path / "keys.json"),
+    )
 
 
 def test_history_written_anew(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -376,7 +395,8 @@ def test_export(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["log", "export", made.name, *made.options[:2]]) == 0
     said = capsys.readouterr()
     assert said.err == ""
-    assert said.out.isascii() and "<" not in said.out
+    assert said.out.isascii()
+    assert "<" not in said.out
     found = lines(said.out)
     assert [one["index"] for one in found] == list(range(13))
     assert [one["jws"] for one in found[1:4:2]] == made.entries
@@ -389,7 +409,9 @@ def test_export(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "good" in capsys.readouterr().out
 
 
-def test_an_export_of_a_damaged_log_leaves_nothing(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_export_of_a_damaged_log_leaves_nothing(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (made.path / "tile/entries/000.p/13").unlink()
     before = sorted(tmp_path.iterdir())
     output = str(tmp_path / "all.jsonl")
@@ -409,7 +431,11 @@ def test_what_is_no_log(made: Made, tmp_path: Path, capsys: pytest.CaptureFixtur
     empty.mkdir()
     for part in (["show"], ["verify"], ["export"], ["tail"], ["prove"]):
         end = ["0"] if part == ["prove"] else []
-        for name, what in [(empty, "no checkpoint"), (tmp_path / "none", "there is no"), (tmp_path / "keys.json", "is a file")]:
+        for name, what in [
+            (empty, "no checkpoint"),
+            (tmp_path / "none", "there is no"),
+            (tmp_path / "keys.json", "is a file"),
+        ]:
             fails(capsys, 2, what, "log", *part, str(name), *end, *made.options[:2])
     fails(capsys, 2, "neither", "verify", str(empty), *made.options)
     (empty / "checkpoint").write_bytes(b"\x00\xff nonsense")
@@ -441,12 +467,20 @@ def test_a_disk_error(made: Made, capsys: pytest.CaptureFixture[str], monkeypatc
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--kind", "x"], ["--since", "yesterday"], ["--limit", "-1"], ["--limit", "x"], ["--until", "9" * 9 + "d"], ["--quorum", "x"]],
+    [
+        ["--kind", "x"],
+        ["--since", "yesterday"],
+        ["--limit", "-1"],
+        ["--limit", "x"],
+        ["--until", "9" * 9 + "d"],
+        ["--quorum", "x"],
+    ],
 )
 def test_wrong_usage(made: Made, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert main(["log", "show", made.name, *arguments]) == 2
     said = capsys.readouterr()
-    assert said.out == "" and said.err.startswith("kest log show: ")
+    assert said.out == ""
+    assert said.err.startswith("kest log show: ")
 
 
 # --- tail ---
@@ -460,7 +494,8 @@ def test_tail(made: Made, configured: Any) -> None:
         [*command, *made.options[:2]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
     ) as process:
         try:
-            assert process.stdout is not None and process.stderr is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
 
             def next_line() -> dict[str, Any]:
                 assert process.stdout is not None
@@ -495,7 +530,8 @@ def test_tail_notices_a_roll_back(made: Made, tmp_path: Path) -> None:
         [*command, *made.options[:2]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
     ) as process:
         try:
-            assert process.stdout is not None and process.stderr is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
             assert b"closed" in process.stdout.readline()
             other = tmp_path / "checkpoint"
             other.write_bytes(before)
@@ -512,7 +548,9 @@ def test_a_witness(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str
     witness = LocalEd25519Provider("w.kest.test/1", seed=bytes(32))
     signer = signer_of(witness)
     note = (made.path / "checkpoint").read_text()
-    (made.path / "checkpoint").write_text(note + note_line("w.kest.test/1", signer, note[: note.rfind("\n\n") + 1], time=7))
+    (made.path / "checkpoint").write_text(
+        note + note_line("w.kest.test/1", signer, note[: note.rfind("\n\n") + 1], time=7)
+    )
     vkey = NoteKey("w.kest.test/1", signer.public_key, 4).vkey
     assert main(["log", "verify", made.name, *made.options, "--witness", vkey]) == 0
     assert "w.kest.test/1 at 7 s" in capsys.readouterr().out

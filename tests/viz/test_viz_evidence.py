@@ -78,7 +78,7 @@ def test_a_log_that_was_changed(log: AuditLog, configured: Any) -> None:
 def test_what_is_not_this_log(log: AuditLog, tmp_path: Path) -> None:
     other = AuditLog(tmp_path / "other", Signer("log.kest.test/unit", bytes(32)))
     other.close()
-    with pytest.raises(SourceError, match="does not match|not signed by"):
+    with pytest.raises(SourceError, match=r"does not match|not signed by"):
         read(log.path, other.key)
     (log.path / "checkpoint").write_text("nothing")
     with pytest.raises(SourceError, match="not a signed note"):
@@ -126,14 +126,18 @@ def test_telemetry(configured: Any, tmp_path: Path, kind: str) -> None:
     graph = graph_of(read(path), TrustStore(configured.keys))
     seen, refused = graph.nodes[:2]
     assert (seen.operation, seen.verdict.state, seen.outcome.state) == ("seen", "valid", "unknown")
-    assert (refused.kind, refused.operation, refused.verdict.state, refused.parents) == ("denial", "refused", "unsigned", (0,))
-    assert refused.denial is not None and refused.denial.policy == "kest/strict"
+    assert (refused.kind, refused.operation, refused.verdict.state, refused.parents) == (
+        "denial",
+        "refused",
+        "unsigned",
+        (0,),
+    )
+    assert refused.denial is not None
+    assert refused.denial.policy == "kest/strict"
     assert [node.kind for node in graph.nodes[2:]] == (["broken"] if kind == "lines" else [])
 
 
-def test_the_command(
-    log: AuditLog, configured: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command(log: AuditLog, configured: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from kest.cli.main import main
 
     keys = tmp_path / "keys.json"
