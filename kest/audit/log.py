@@ -33,6 +33,16 @@ log = logging.getLogger("kest.audit")
 ON_FAILURE = ("fail", "block")
 
 
+MAX_PAYLOAD, MAX_JWS = 8 * 1024 * 1024, 16 * 1024 * 1024
+"""Bytes of a record before and after it is signed, as in the core."""
+
+
+def _fits(size: int, most: int) -> None:
+    """Refuse what could never be written: behind it everything else would wait for ever."""
+    if size > most:
+        raise AuditError(f"a record of {size:,} bytes; the most is {most:,}: record a hash of what is larger")
+
+
 class AuditLog:
     """An append-only log of signed records, in files that others can verify.
 
@@ -155,6 +165,7 @@ class AuditLog:
         """The same for a record that is signed on its way to the disk."""
         if self._redaction is not None and kind == "denial":
             payload = self._redaction.denial(payload)
+        _fits(len(payload), MAX_PAYLOAD)
         return self._take(kind, (signer, typ, payload))
 
     def _take(self, kind: str, item: Item) -> Pending | None:
@@ -199,6 +210,7 @@ class AuditLog:
         """
         if not record.isascii() or not record.isprintable() or not record:
             raise AuditError("a record is a compact JWS: ASCII, without control characters")
+        _fits(len(record), MAX_JWS)
         if self._state != "open" or (self._problems and not self._blocks):
             raise self._refusal()
         pending = Pending("record", record)
@@ -218,7 +230,9 @@ class AuditLog:
         if self._state != "open":
             raise self._refusal()
         key = self._signer if signer is None else signer_of(signer)
-        pending = Pending(kind, (key, TYPES[kind], event_payload(kind, members)))
+        payload = event_payload(kind, members)
+        _fits(len(payload), MAX_PAYLOAD)
+        pending = Pending(kind, (key, TYPES[kind], payload))
         self._put(pending)
         return pending
 
