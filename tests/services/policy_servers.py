@@ -208,8 +208,9 @@ class FaultProxy:
                         return
                     if key.fileobj is near:
                         self.requests += data.startswith(b"POST ")
+                        fault = self.fault  # another one may be ordered as soon as this one was seen
                         if self._befall(near, data):
-                            if self.fault not in KEEPING:
+                            if fault not in KEEPING:
                                 return
                         elif far is not None:
                             far.sendall(data)

@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from kest_services import components
 from kest_services.moto import Moto
 from kest_services.opa import Opa
 from kest_services.processes import Processes
@@ -62,4 +63,4 @@ def test_runs_as_printed(page: Path, processes: Processes, built: Built, tmp_pat
             listens, sets = stack.enter_context(running(name, processes, built, tmp_path / name))
             ports |= listens
             environment |= sets
-        run(page, tmp_path, ports, **environment)
+        run(page, tmp_path, ports, KEST_SERVICES=str(components.cache()), **environment)
