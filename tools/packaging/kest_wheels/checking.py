@@ -22,6 +22,7 @@ _COMMANDS = (
     "ls",
     "mkdir",
     "mv",
+    "openssl",
     "rm",
     "sh",
     "sleep",
