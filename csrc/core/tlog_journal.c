@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+static const uint8_t MAGIC[] = {'K', 'J', 'F', '1'};
+
 static void put_be(uint8_t *out, uint64_t value, unsigned bytes)
 {
     while (bytes--) {
@@ -40,7 +42,7 @@ static kest_status frame_digest(const uint8_t *head, const uint8_t *body, size_t
 kest_status kest_frame_seal(uint8_t *frame, uint64_t first, uint32_t count, uint32_t body_len,
                             const uint8_t before[KEST_HASH_LEN])
 {
-    memcpy(frame, "KJF1", 4);
+    memcpy(frame, MAGIC, sizeof MAGIC);
     put_be(frame + AT_FIRST, first, 8);
     put_be(frame + AT_COUNT, count, 4);
     put_be(frame + AT_LEN, body_len, 4);
@@ -54,8 +56,8 @@ kest_status kest_frame_read(const uint8_t *data, size_t len, kest_frame *out)
     kest_status st;
 
     if (len < KEST_FRAME_HEAD)
-        return len < 4 || memcmp(data, "KJF1", 4) == 0 ? KEST_E_LIMIT : KEST_E_SCHEMA;
-    if (memcmp(data, "KJF1", 4) != 0)
+        return len < sizeof MAGIC || memcmp(data, MAGIC, sizeof MAGIC) == 0 ? KEST_E_LIMIT : KEST_E_SCHEMA;
+    if (memcmp(data, MAGIC, sizeof MAGIC) != 0)
         return KEST_E_SCHEMA;
     out->first = get_be(data + AT_FIRST, 8);
     out->count = (uint32_t)get_be(data + AT_COUNT, 4);

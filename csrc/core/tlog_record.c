@@ -96,7 +96,7 @@ static kest_status find_key(const kest_record_keys *keys, kest_str principal, ke
             continue;
         st = kest_pubkey_verify(keys->keys[i].key, signed_text.data, signed_text.len, sig.data, sig.len);
         if (st != KEST_E_SIGNATURE) {
-            *key = st == KEST_OK ? (int16_t)keys->number[i] : -1;
+            *key = (int16_t)(st == KEST_OK ? keys->number[i] : -1);
             break;
         }
     }

@@ -141,7 +141,8 @@ static PyObject *verify_proof(PyObject *module, PyObject *args, bool inclusion)
     if (!PyArg_ParseTuple(args, "KKy*y*y*", &a, &b, &first, &proof, &root))
         return NULL;
     count = (size_t)proof.len / KEST_HASH_LEN;
-    if (first.len == KEST_HASH_LEN && root.len == KEST_HASH_LEN && proof.len % KEST_HASH_LEN == 0 && count <= 2 * KEST_TLOG_MAX_PROOF)
+    if (first.len == KEST_HASH_LEN && root.len == KEST_HASH_LEN && proof.len % KEST_HASH_LEN == 0 &&
+        count <= (size_t)2 * KEST_TLOG_MAX_PROOF)
         st = inclusion ? kest_tlog_verify_inclusion(a, b, first.buf, proof.buf, count, root.buf)
                        : kest_tlog_verify_consistency(a, b, first.buf, proof.buf, count, root.buf);
     PyBuffer_Release(&first);
