@@ -288,6 +288,7 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.skipif("KEST_SANITIZED" in os.environ, reason="AddressSanitizer has locks that a fork leaves locked")
 def test_the_child_of_a_fork_refreshes_by_itself() -> None:
     done = run("""
         child = os.fork()

@@ -629,6 +629,7 @@ def test_regorus_is_silent_when_dropped_elsewhere(capfd: pytest.CaptureFixture[s
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.skipif("KEST_SANITIZED" in os.environ, reason="AddressSanitizer has locks that a fork leaves locked")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_rego_survives_fork(backend: str) -> None:
@@ -1174,6 +1175,7 @@ async def test_a_stalled_server_does_not_stop_the_loop_and_can_be_cancelled() ->
             await asked
 
 
+@pytest.mark.skipif("KEST_SANITIZED" in os.environ, reason="AddressSanitizer has locks that a fork leaves locked")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_connections_are_not_shared_with_a_child() -> None:
     with serving(saying(response(OPA_ALLOW))) as server, OPAPolicyEngine(server.url) as engine:
