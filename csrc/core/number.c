@@ -109,6 +109,27 @@ static void step_up(decimal *d)
     }
 }
 
+/* Amounts of money, measurements, probabilities: a few digits after the point, at most 15 in all. No two decimals of at most
+ * 15 digits are read as the same normal double, so the one that reads back is the shortest. */
+static bool few_digits(double value, decimal *d)
+{
+    enum { MOST = 6 };
+    char digits[KEST_NUMBER_ROOM];
+    double back;
+
+    for (int k = 1; k <= MOST && value * pow10_exact[k] < 1e15; k++) {
+        const uint64_t scaled = (uint64_t)(value * pow10_exact[k] + 0.5);
+
+        if (scaled && read_exact(scaled, -k, &back) && back == value) {
+            d->count = (int)kest_int_print((int64_t)scaled, digits);
+            d->point = d->count - k;
+            memcpy(d->digits, digits, (size_t)d->count);
+            return true;
+        }
+    }
+    return false;
+}
+
 static void shortest(double value, decimal *d)
 {
     bool normal = value >= DBL_MIN;
@@ -186,7 +207,8 @@ kest_status kest_double_print(double value, char out[KEST_NUMBER_ROOM], size_t *
     }
     if (value < 0)
         *end++ = '-';
-    shortest(fabs(value), &d);
+    if (!few_digits(fabs(value), &d))
+        shortest(fabs(value), &d);
     end = lay_out(&d, end);
     *len = (size_t)(end - room);
     memcpy(out, room, *len);

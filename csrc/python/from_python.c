@@ -274,6 +274,27 @@ static int write_sequence(walk *w, PyObject *seq, const frame *at)
     return 0;
 }
 
+/* As the fallback's stand-in for a record would be written: {"$kest": what it is, "fields": {...}, "type": its class}. */
+static int write_record(walk *w, const kest_record *record, const frame *at)
+{
+    const frame here = {at->up, at->key, at->index, at->depth + 1};
+    const frame inner = {&here, w->state->name_fields, 0, at->depth + 2};
+
+    if (inner.depth >= KEST_MAX_DEPTH)
+        return refuse(w, &inner, "nested deeper than 64 levels, or contains itself", NULL);
+    if (record->pydantic)
+        kest_buf_lit(w->out, "{\"$kest\":\"pydantic\",\"fields\":");
+    else
+        kest_buf_lit(w->out, "{\"$kest\":\"dataclass\",\"fields\":");
+    if (write_members(w, record->fields.items, record->fields.count, &inner) < 0)
+        return -1;
+    kest_buf_lit(w->out, ",\"type\":");
+    if (write_str(w, record->type_name, &here) < 0)
+        return -1;
+    kest_buf_byte(w->out, '}');
+    return 0;
+}
+
 /* Asks the fallback for a form that can be written; its answer counts one level, so it cannot go on for ever. */
 static int write_foreign(walk *w, PyObject *value, const frame *at)
 {
@@ -295,6 +316,20 @@ static int write_foreign(walk *w, PyObject *value, const frame *at)
             rc = write_value(w, form, &here);
     }
     Py_DECREF(answer);
+    return rc;
+}
+
+static int write_object(walk *w, PyObject *value, const frame *at)
+{
+    kest_record record;
+    int rc;
+
+    if (at->depth >= KEST_MAX_DEPTH)
+        return refuse(w, at, "nested deeper than 64 levels, or contains itself", NULL);
+    if ((rc = kest_record_take(w->state, value, &record)) <= 0)
+        return rc < 0 ? -1 : write_foreign(w, value, at);
+    rc = write_record(w, &record, at);
+    kest_record_drop(&record);
     return rc;
 }
 
@@ -340,9 +375,7 @@ static int write_value(walk *w, PyObject *value, const frame *at)
     } else if (PyDict_CheckExact(value) || PyList_CheckExact(value) || PyTuple_CheckExact(value)) {
         return write_container(w, value, at);
     } else if (w->fallback) {
-        if (at->depth >= KEST_MAX_DEPTH)
-            return refuse(w, at, "nested deeper than 64 levels, or contains itself", NULL);
-        return write_foreign(w, value, at);
+        return write_object(w, value, at);
     } else {
         return refuse(w, at, "has no JSON form; use str, int, float, bool, None, list, tuple or dict", value);
     }

@@ -20,6 +20,18 @@ typedef struct kest_members {
 /* The members of a dict whose keys are str, in canonical order. -1 with an exception set; drop in either case. */
 int kest_members_take(PyObject *dict, kest_member *room, size_t nroom, kest_members *out);
 void kest_members_drop(kest_members *members);
+/* --- py_record.c: dataclasses and pydantic models --- */
+typedef struct kest_record {
+    PyObject *type_name;
+    bool pydantic;
+    kest_members fields;
+    kest_member room[KEST_MEMBERS_ROOM];
+} kest_record;
+
+/* 1 and the fields of `value` (drop them) if its class is known for a record; 0: ask Python; -1 with an exception set. */
+int kest_record_take(kest_state *state, PyObject *value, kest_record *record);
+void kest_record_drop(kest_record *record);
+
 /* Like kest_write_python, but different for values of different types; for digests only. */
 int kest_write_typed(kest_state *state, kest_buf *out, PyObject *value);
 /* A quoted str. */

@@ -65,7 +65,7 @@ static int module_exec(PyObject *module)
         PyErr_SetString(PyExc_ImportError, "libsodium could not be initialised: no source of randomness");
         return -1;
     }
-    if (load_errors(state) < 0 || add_type(module, &kest_signer_spec, &state->signer_type) < 0 ||
+    if (load_errors(state) < 0 || kest_records_ready(state) < 0 || add_type(module, &kest_signer_spec, &state->signer_type) < 0 ||
         add_type(module, &kest_pubkey_spec, &state->pubkey_type) < 0 ||
         add_type(module, &kest_keyring_spec, &state->keyring_type) < 0 ||
         add_type(module, &kest_known_spec, &state->known_type) < 0 ||
@@ -151,6 +151,7 @@ static int module_clear(PyObject *module)
     for (int i = 0; i < KEST_GATE_ARGS; i++)
         Py_CLEAR(state->gate_args[i]);
     Py_CLEAR(state->binascii_decode);
+    kest_records_free(state);
     return 0;
 }
 

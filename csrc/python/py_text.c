@@ -150,6 +150,9 @@ PyMethodDef kest_text_methods[] = {
      "hash_arguments(arguments, fallback, /)\n--\n\n(hex SHA-256 of the canonical arguments, names of those that are opaque)."},
     {"hash_value", (PyCFunction)(void (*)(void))kest_py_hash_value, METH_FASTCALL,
      "hash_value(value, fallback, /)\n--\n\n(hex SHA-256 of the canonical value, whether any of it is opaque)."},
+    {"know_record", kest_py_know_record, METH_VARARGS,
+     "know_record(cls, pydantic, type_name, names, /)\n--\n\nFrom now on instances of this class (as it is now) are hashed without asking the fallback: as "
+     "its stand-in for a pydantic model, or for a dataclass, would be. False: it is not a class that can be remembered."},
     {"sha256", py_sha256, METH_O, "sha256(data, /)\n--\n\nSHA-256 of a C-contiguous buffer, 32 bytes; without the lock from 64 kB."},
     {"b64url_encode", py_b64url_encode, METH_O, "b64url_encode(data, /)\n--\n\nbase64url without padding (RFC 4648, section 5)."},
     {"b64url_decode", py_b64url_decode, METH_O,

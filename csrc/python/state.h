@@ -11,6 +11,8 @@
 #include "../core/verify.h"
 #include "gil.h"
 
+typedef struct kest_record_class kest_record_class;
+
 typedef struct kest_state {
     /* exception classes, from kest.errors */
     PyObject *canonicalization_error, *json_error, *key_error, *passport_error, *verification_error, *baggage_error, *gate_input_error;
@@ -22,6 +24,8 @@ typedef struct kest_state {
     /* from kest.gate, once it is imported: what contexts hold, what verdicts make */
     PyObject *gate_geo_type, *gate_device_type, *gate_permit_type, *gate_reason;
     PyObject *binascii_decode; /* binascii.a2b_base64, for PEM */
+    kest_record_class *records; /* py_record.c; NULL until there is one */
+    PyObject *name_dict, *name_extra, *name_fields; /* "__dict__", "__pydantic_extra__", "fields", interned */
     kest_gil_policy gil;
 } kest_state;
 
@@ -52,6 +56,11 @@ PyObject *kest_py_canonicalize(PyObject *module, PyObject *value);
 PyObject *kest_py_digest(PyObject *module, PyObject *value);
 PyObject *kest_py_hash_arguments(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
 PyObject *kest_py_hash_value(PyObject *module, PyObject *const *args, Py_ssize_t nargs);
+
+/* --- py_record.c --- */
+PyObject *kest_py_know_record(PyObject *module, PyObject *args);
+int kest_records_ready(kest_state *state);
+void kest_records_free(kest_state *state);
 
 /* --- to_python.c --- */
 PyObject *kest_py_parse(PyObject *module, PyObject *data);

@@ -118,7 +118,8 @@ def _encode(value: object) -> Encoded:
     return encoder(value) if encoder is not None else opaque(value)
 
 
-# Classes that came this far are records; to find that out again for each of a thousand rows takes most of the time.
+# Classes that came this far are records; to find that out again for each of a thousand rows takes most of the time. The C
+# core remembers them too (`know_record`), and asks only for those that it has forgotten or that have more than their fields.
 _records: weakref.WeakKeyDictionary[type, Callable[[Any], Encoded]] = weakref.WeakKeyDictionary()
 
 
@@ -144,9 +145,12 @@ def _encode_custom(value: object, method: Any) -> Encoded:
 
 
 def _encode_dataclass(value: Any) -> Encoded:
-    names = [field.name for field in dataclasses.fields(type(value))]
+    cls = type(value)
+    names = tuple(field.name for field in dataclasses.fields(cls))
     fields = {name: object.__getattribute__(value, name) for name in names}
-    return {TAG: "dataclass", "type": type_name(type(value)), "fields": fields}, False
+    name = type_name(cls)
+    _kestcore.know_record(cls, False, name, names)
+    return {TAG: "dataclass", "type": name, "fields": fields}, False
 
 
 def _is_pydantic(mro: tuple[type, ...]) -> bool:
@@ -156,16 +160,21 @@ def _is_pydantic(mro: tuple[type, ...]) -> bool:
 
 def _encode_pydantic(value: object) -> Encoded:
     # __dict__ holds cached properties too, so the model's own list of fields decides.
-    mro = _mro(type(value))
+    cls = type(value)
+    mro = _mro(cls)
     known = _find(mro, "__pydantic_fields__") or _find(mro, "model_fields")
     if not isinstance(known, dict):
         return opaque(value)
     state = object.__getattribute__(value, "__dict__")
-    fields = dict(state) if state.keys() == known.keys() else {name: state[name] for name in known if name in state}
+    whole = state.keys() == known.keys()
+    fields = dict(state) if whole else {name: state[name] for name in known if name in state}
     extra = object.__getattribute__(value, "__pydantic_extra__")
     if extra:
         fields.update(extra)
-    return {TAG: "pydantic", "type": type_name(type(value)), "fields": fields}, False
+    name = type_name(cls)
+    if whole and not extra:
+        _kestcore.know_record(cls, True, name, tuple(known))
+    return {TAG: "pydantic", "type": name, "fields": fields}, False
 
 
 # -- numbers ----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 PRELUDE = """
-import gc, json, resource, sys
+import dataclasses, gc, json, resource, sys
 from kest import _kestcore as core
 from kest.core import *
 from kest.core.context import get_current_passport, join, lineage
@@ -26,6 +26,7 @@ entries, text = view.entries, view.serialize()
 store = TrustStore({identity.get_identity(): identity})
 bad = [*entries[:2], entries[2][:-8] + "AAAAAAAA"]
 raised = 0
+Row = dataclasses.make_dataclass("Row", ["name", "value"])
 
 def fails(fn, *args):
     global raised
@@ -62,6 +63,11 @@ CASES: dict[str, tuple[str, int]] = {
         50_000,
     ),
     "hash": ("hash_arguments({'a': [1, b'x', {3}], 'b': object}); hash_value(2**70)", 30_000),
+    "hash records": (
+        "c = dataclasses.make_dataclass('C', ['x', 'y']); v = [c(1, [2]), c(3, object())]; hash_value(v); "
+        "hash_value(v); hash_value(Row('a', 1.5))",
+        2_000,
+    ),
     "passports": ("p = Passport(entries); p.tips; p.trust_score; p.taints; p.entries; p.chain_tip; p.decode()", 5_000),
     "text": ("Passport.deserialize(text).serialize()", 5_000),
     "text refuses": (
