@@ -1,5 +1,5 @@
 /* py_known.c: KnownEntries, what verified before under one ring of keys. */
-#include "state.h"
+#include "py_known.h"
 
 #include "../core/alloc.h"
 #include "../core/known.h"
@@ -59,12 +59,7 @@ static Py_ssize_t known_length(KnownObject *self)
 
 /* --- unpack --- */
 
-/* What may come out, as BaggageManager states it. */
-typedef struct caps {
-    size_t bytes, entries;
-} caps;
-
-static PyObject *refused_text(kest_state *state, kest_status st, caps limit, size_t error_at)
+static PyObject *refused_text(kest_state *state, kest_status st, kest_known_caps limit, size_t error_at)
 {
     if (st == KEST_E_LIMIT)
         return PyErr_Format(state->baggage_error, "a passport of more than %zu entries or %zu bytes", limit.entries,
@@ -72,7 +67,7 @@ static PyObject *refused_text(kest_state *state, kest_status st, caps limit, siz
     return kest_raise_passport_text(state, st, error_at);
 }
 
-static kest_status read_text(kest_known *known, kest_str text, caps limit, kest_builder *b, size_t *error_at)
+static kest_status read_text(kest_known *known, kest_str text, kest_known_caps limit, kest_builder *b, size_t *error_at)
 {
     size_t taken;
     kest_status st;
@@ -90,7 +85,7 @@ static kest_status read_text(kest_known *known, kest_str text, caps limit, kest_
     return st;
 }
 
-static PyObject *unpack_text(KnownObject *self, kest_state *state, kest_str text, caps limit)
+static PyObject *unpack_text(KnownObject *self, kest_state *state, kest_str text, kest_known_caps limit)
 {
     size_t error_at;
     kest_builder b;
@@ -103,7 +98,7 @@ static PyObject *unpack_text(KnownObject *self, kest_state *state, kest_str text
     return refused_text(state, st, limit, error_at);
 }
 
-static PyObject *unpack_z(KnownObject *self, kest_state *state, kest_str packed, caps limit)
+static PyObject *unpack_z(KnownObject *self, kest_state *state, kest_str packed, kest_known_caps limit)
 {
     size_t error_at = 0;
     kest_status st;
@@ -128,7 +123,7 @@ static PyObject *unpack_z(KnownObject *self, kest_state *state, kest_str packed,
     return kest_raise_unpacking(state, st);
 }
 
-static PyObject *unpack_dense(KnownObject *self, kest_state *state, kest_str packed, caps limit)
+static PyObject *unpack_dense(KnownObject *self, kest_state *state, kest_str packed, kest_known_caps limit)
 {
     kest_dense *dense = NULL;
     PyObject *passport = NULL;
@@ -159,6 +154,33 @@ static PyObject *unpack_dense(KnownObject *self, kest_state *state, kest_str pac
     return passport;
 }
 
+PyObject *kest_known_unpack(PyObject *known, kest_form form, kest_str text, kest_known_caps limit)
+{
+    kest_state *state = kest_state_of(known);
+
+    switch (form) {
+    case KEST_FORM_TEXT: return unpack_text((KnownObject *)known, state, text, limit);
+    case KEST_FORM_Z: return unpack_z((KnownObject *)known, state, text, limit);
+    case KEST_FORM_DENSE: return unpack_dense((KnownObject *)known, state, text, limit);
+    case KEST_FORM_NONE: break;
+    }
+    PyErr_SetString(PyExc_ValueError, "no form of a passport is called that");
+    return NULL;
+}
+
+kest_form kest_form_of(const char *key, size_t len)
+{
+    static const struct {
+        const char *key;
+        kest_form form;
+    } forms[] = {{"kest.passport", KEST_FORM_TEXT}, {"kest.passport_z", KEST_FORM_Z}, {"kest.passport_d", KEST_FORM_DENSE}};
+
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++)
+        if (strlen(forms[i].key) == len && memcmp(forms[i].key, key, len) == 0)
+            return forms[i].form;
+    return KEST_FORM_NONE;
+}
+
 static PyObject *known_unpack(KnownObject *self, PyObject *args)
 {
     kest_state *state = kest_state_of((PyObject *)self);
@@ -166,7 +188,7 @@ static PyObject *known_unpack(KnownObject *self, PyObject *args)
     Py_ssize_t max_bytes, max_entries, start = 0;
     const char *key;
     kest_str view;
-    caps limit;
+    kest_known_caps limit;
 
     if (!PyArg_ParseTuple(args, "sUnn|n:unpack", &key, &text, &max_bytes, &max_entries, &start))
         return NULL;
@@ -178,14 +200,8 @@ static PyObject *known_unpack(KnownObject *self, PyObject *args)
     }
     view.data += start;
     view.len -= (size_t)start;
-    limit = (caps){max_bytes > 0 ? (size_t)max_bytes : 0, max_entries > 0 ? (size_t)max_entries : 0};
-    if (strcmp(key, "kest.passport") == 0)
-        return unpack_text(self, state, view, limit);
-    if (strcmp(key, "kest.passport_z") == 0)
-        return unpack_z(self, state, view, limit);
-    if (strcmp(key, "kest.passport_d") == 0)
-        return unpack_dense(self, state, view, limit);
-    return PyErr_Format(PyExc_ValueError, "no form of a passport is called %s", key);
+    limit = (kest_known_caps){max_bytes > 0 ? (size_t)max_bytes : 0, max_entries > 0 ? (size_t)max_entries : 0};
+    return kest_known_unpack((PyObject *)self, kest_form_of(key, strlen(key)), view, limit);
 }
 
 /* --- verify --- */
@@ -294,6 +310,10 @@ static PyMethodDef known_methods[] = {
     {"verify", (PyCFunction)known_verify, METH_VARARGS,
      "verify(passport, threads=0, /)\n--\n\nVerifies what is not known of a passport, and knows it from then on. "
      "VerificationError as from verify_passport()."},
+    {"arrive", (PyCFunction)kest_known_arrive, METH_VARARGS,
+     "arrive(header, max_bytes, max_entries, /)\n--\n\nWhat a baggage header value (bytes) brings, in one go: (passport, other vendors' members, "
+     "(kest.user, kest.agent, kest.task)), as read_baggage() and BaggageManager.unpack() would have it; verifies nothing. None for "
+     "whatever is unusual or wrong, which is for them to judge."},
     {"missing", (PyCFunction)known_missing, METH_O, "missing(passport, /)\n--\n\nHow many of its entries verify() would look at."},
     {NULL, NULL, 0, NULL},
 };

@@ -26,7 +26,7 @@ class Counting:
         class Known:
             def __init__(self, ring: KeyRing) -> None:
                 self._known = KnownEntries(ring)
-                self.unpack = self._known.unpack
+                self.unpack, self.arrive = self._known.unpack, self._known.arrive
                 self.missing = self._known.missing
 
             def verify(self, passport: Passport) -> None:
