@@ -164,7 +164,7 @@ PyObject *kest_known_unpack(PyObject *known, kest_form form, kest_str text, kest
     case KEST_FORM_DENSE: return unpack_dense((KnownObject *)known, state, text, limit);
     case KEST_FORM_NONE: break;
     }
-    PyErr_SetString(PyExc_ValueError, "no form of a passport is called that");
+    PyErr_SetString(PyExc_ValueError, "not a form of a passport");
     return NULL;
 }
 
@@ -189,6 +189,7 @@ static PyObject *known_unpack(KnownObject *self, PyObject *args)
     const char *key;
     kest_str view;
     kest_known_caps limit;
+    kest_form form;
 
     if (!PyArg_ParseTuple(args, "sUnn|n:unpack", &key, &text, &max_bytes, &max_entries, &start))
         return NULL;
@@ -201,7 +202,9 @@ static PyObject *known_unpack(KnownObject *self, PyObject *args)
     view.data += start;
     view.len -= (size_t)start;
     limit = (kest_known_caps){max_bytes > 0 ? (size_t)max_bytes : 0, max_entries > 0 ? (size_t)max_entries : 0};
-    return kest_known_unpack((PyObject *)self, kest_form_of(key, strlen(key)), view, limit);
+    if ((form = kest_form_of(key, strlen(key))) == KEST_FORM_NONE)
+        return PyErr_Format(PyExc_ValueError, "no form of a passport is called %s", key);
+    return kest_known_unpack((PyObject *)self, form, view, limit);
 }
 
 /* --- verify --- */

@@ -1,7 +1,7 @@
 """The lifecycle of one call: decide, sign, link. Written once, driven by thin sync and async shells.
 
 `Call.authorise` is a generator. Whatever may wait for somebody else (a policy engine, a signer in another process) it
-yields as a `Question`; `answer` and `answer_async` drive it. With cached decisions and a local key it yields nothing, and
+yields as a `Question` (`kest.core.questions`). With cached decisions and a local key it yields nothing, and
 the sync and the async path are the same code at the same cost.
 """
 
@@ -15,140 +15,24 @@ from typing import TYPE_CHECKING, Any
 from kest._kestcore import Passport, Signer, canonicalize, digest, stamp
 from kest.core import config, context, metering, spans
 from kest.core.binding import argument_hash
-from kest.core.claims import scopes_of
 from kest.core.decisions import decisions
-from kest.core.engine.base import Decision, decide, decide_async
-from kest.core.identity.base import async_principal_of, async_sign_payload, principal_of, sign_payload
-from kest.errors import CanonicalizationError, IdentityError, KestError, PolicyDeniedError, PolicyEngineError
+from kest.core.engine.base import Decision
+from kest.core.labels import identity_labels
+from kest.core.policy_input import policy_input
+from kest.core.questions import Asking, Decide, Principal, Question, Settle, Sign
+from kest.errors import CanonicalizationError, KestError, PolicyDeniedError, PolicyEngineError
 
 if TYPE_CHECKING:
     from kest.core.audit import Settling
     from kest.core.plan import CallPlan
     from kest.core.tiers import Tier
 
-__all__ = ["Call", "Question", "answer", "answer_async"]
+__all__ = ["Call"]
 
 log = logging.getLogger("kest")
 
 MAX_IDS, MAX_ID = 64, 256
 """How many of the ids that an engine gives with a decision are recorded, and up to how many characters each."""
-
-
-class Question:
-    """Something that the lifecycle needs from elsewhere, asked in either world."""
-
-    def ask(self) -> Any:
-        """Answer it here and now, blocking if need be."""
-        raise NotImplementedError
-
-    async def ask_async(self) -> Any:
-        """Answer it without holding up the event loop."""
-        raise NotImplementedError
-
-
-class _Decide(Question):
-    __slots__ = ("arguments",)
-
-    def __init__(self, *arguments: Any) -> None:
-        self.arguments = arguments
-
-    def ask(self) -> Decision:
-        return decide(*self.arguments)
-
-    async def ask_async(self) -> Decision:
-        return await decide_async(*self.arguments)
-
-
-class _Principal(Question):
-    __slots__ = ("identity",)
-
-    def __init__(self, identity: Any) -> None:
-        self.identity = identity
-
-    def ask(self) -> str:
-        return principal_of(self.identity)
-
-    async def ask_async(self) -> str:
-        return await async_principal_of(self.identity)
-
-
-class _Sign(Question):
-    __slots__ = ("identity", "payload", "principal")
-
-    def __init__(self, identity: Any, payload: bytes, principal: str) -> None:
-        self.identity, self.payload, self.principal = identity, payload, principal
-
-    def ask(self) -> str:
-        return sign_payload(self.identity, self.payload, self.principal)
-
-    async def ask_async(self) -> str:
-        return await async_sign_payload(self.identity, self.payload, self.principal)
-
-
-class _Settle(Question):
-    """Waits for a record that the audit log could only queue."""
-
-    __slots__ = ("record",)
-
-    def __init__(self, record: Settling) -> None:
-        self.record = record
-
-    def ask(self) -> None:
-        self.record.wait()
-
-    async def ask_async(self) -> None:
-        await self.record.wait_async()
-
-
-Asking = Generator[Question, Any, None]
-
-_RESERVED_LABELS = frozenset(
-    (
-        "principal",
-        "trace_id",
-        "kest.identity",
-        "kest.actors",
-        "kest.resource_id",
-        "kest.resource_attr",
-        "kest.opaque_args",
-        "kest.root",
-        "kest.trust_override",
-        "kest.continues",
-        "kest.decision",
-    )
-)
-
-
-def answer(steps: Asking) -> None:
-    """Drive the lifecycle to its end, blocking where it asks."""
-    reply: Any = None
-    try:
-        question = next(steps)
-        while True:
-            try:
-                reply = question.ask()
-            except BaseException as error:
-                question = steps.throw(error)
-            else:
-                question = steps.send(reply)
-    except StopIteration:
-        return
-
-
-async def answer_async(steps: Asking) -> None:
-    """Drive the lifecycle to its end, awaiting where it asks."""
-    reply: Any = None
-    try:
-        question = next(steps)
-        while True:
-            try:
-                reply = await question.ask_async()
-            except BaseException as error:
-                question = steps.throw(error)
-            else:
-                question = steps.send(reply)
-    except StopIteration:
-        return
 
 
 class Call:
@@ -212,7 +96,7 @@ class Call:
         signer = getattr(identity, "signer", None)
         if type(signer) is not Signer:
             signer = None
-        self.principal = signer.principal if signer is not None else (yield _Principal(identity))
+        self.principal = signer.principal if signer is not None else (yield Principal(identity))
         caller = context.caller_var.get()
         self.caller = caller if plan.user is plan.agent is plan.task is None else _resolved(plan, caller, arguments)
         resource_id = None if plan.resource_id is None else plan.resource_id(arguments)
@@ -241,7 +125,7 @@ class Call:
         if signer is not None:
             sealed = passport.seal(signer, *fields)
         else:
-            jws = yield _Sign(identity, passport.draft(self.principal, *fields), self.principal)
+            jws = yield Sign(identity, passport.draft(self.principal, *fields), self.principal)
             sealed = passport.adopt(jws, True)
         if settings.audit is not None:
             settling = settings.audit.record("entry", _tip(sealed))
@@ -293,7 +177,7 @@ class Call:
         if current is None and (note := context.origin_note(current)) is not None:
             labels["kest.root"] = note
         if (own := getattr(identity, "labels", None)) is not None:
-            labels.update(_identity_labels(own))
+            labels.update(identity_labels(own))
         return labels
 
     # --- policy ---
@@ -319,10 +203,10 @@ class Call:
                     if not known.allowed:
                         yield from self._deny(tier, known)
                     continue
-            policy_input = self._input(tier, mapped, resource_id, attributes)
+            given = policy_input(self, tier, mapped, resource_id, attributes)
             asking = metering.ask(engine)
             try:
-                decision = yield _Decide(engine, self.entry_id, tier.policies, policy_input)
+                decision = yield Decide(engine, self.entry_id, tier.policies, given)
             except PolicyEngineError as error:
                 if asking is not None:
                     asking.failed(tier)
@@ -370,7 +254,7 @@ class Call:
                     self.parents,
                     resource_id,
                     attributes,
-                    self._is_root(),
+                    self.is_root(),
                     self.plan.source_type,
                     mapped,
                 )
@@ -381,51 +265,9 @@ class Call:
                 error.path,
             ) from error
 
-    def _is_root(self) -> bool:
+    def is_root(self) -> bool:
+        """Whether nothing comes before this call."""
         return not self.passport and self.passport.continues is None
-
-    def _input(self, tier: Tier, mapped: dict[str, Any], resource_id: str | None, attributes: Any) -> dict[str, Any]:
-        """What an engine is given (PRODUCT, section 7). The user is the real one; the token itself is not in it."""
-        caller, plan, passport = self.caller, self.plan, self.passport
-        taints, is_root = list(self.taints), self._is_root()
-        claims = {} if caller.claims is None else caller.claims.for_policy()
-        return {
-            "subject": {
-                "workload": self.principal,
-                "user": caller.user,
-                "agent": caller.agent,
-                "task": caller.task,
-                "actors": list(caller.actors),
-                "scopes": scopes_of(claims),
-                "claims": claims,
-                "trust_score": self.trust,
-                "taints": taints,
-            },
-            "object": {
-                "id": resource_id if resource_id is not None else plan.operation,
-                "attributes": attributes or {},
-            },
-            "environment": {
-                "is_root": is_root,
-                "source_type": plan.source_type,
-                "parent_hash": passport.continues or passport.chain_tip or "0",
-                "parent_principals": list(self.parents),
-                "policy_names": list(tier.policies),
-                "policy_tier": tier.name,
-                "active_deviations": list(tier.deviations),
-            },
-            "identity": self.principal,
-            "principal": self.principal,
-            "trust_score": self.trust,
-            "taints": taints,
-            "is_root": is_root,
-            "source_type": plan.source_type,
-            "user": caller.user,
-            "agent": caller.agent,
-            "task": caller.task,
-            "operation": plan.operation,
-            "args": mapped,
-        }
 
     def _deny(self, tier: Tier, decision: Decision, cause: BaseException | None = None) -> Asking:
         policy = decision.policy or ", ".join(tier.policies)
@@ -464,7 +306,7 @@ class Call:
     def _settle(self, settling: Settling) -> Asking:
         """Wait until the entry is recorded. If that ends otherwise the call does not run, and the log does not say it did."""
         try:
-            yield _Settle(settling)
+            yield Settle(settling)
         except BaseException as error:
             if not settling.withdraw():
                 from kest.core.outcome import Outcome
@@ -483,7 +325,7 @@ class Call:
             jws = yield from self.signed_record(payload, typ)
             settling = audit.record(kind, jws)  # type: ignore[union-attr]
         if settling is not None:
-            yield _Settle(settling)
+            yield Settle(settling)
 
     def signed_record(self, payload: bytes, typ: str) -> Generator[Question, Any, str]:
         """A record that is not an entry, signed by the identity of this call.
@@ -494,7 +336,7 @@ class Call:
         identity = self.identity
         if type(signer := getattr(identity, "signer", None)) is Signer:
             return signer.sign_jws(payload, typ)
-        jws: str = yield _Sign(identity, payload, self.principal)
+        jws: str = yield Sign(identity, payload, self.principal)
         return jws
 
     # --- telemetry ---
@@ -547,22 +389,6 @@ def _short(ids: Any) -> tuple[str, ...]:
     if not isinstance(ids, (tuple, list)):
         return ()
     return tuple(i for i in ids[:MAX_IDS] if isinstance(i, str) and 0 < len(i) <= MAX_ID and i.isprintable())
-
-
-def _identity_labels(own: Any) -> dict[str, str]:
-    """What an identity says about itself (an OIDC issuer, say); it cannot speak for Kest or name another principal."""
-    try:
-        labels = own() if callable(own) else own
-    except Exception as error:
-        raise IdentityError(f"labels() of the identity raised {type(error).__name__}") from error
-    if not isinstance(labels, dict) or len(labels) > 16:
-        raise IdentityError("labels() of the identity must return a dict of at most 16 str to str")
-    for name, value in labels.items():
-        if type(name) is not str or type(value) is not str:
-            raise IdentityError("labels() of the identity must return a dict of str to str")
-        if name in _RESERVED_LABELS:
-            raise IdentityError(f"labels() of the identity sets {name!r}, which only Kest sets")
-    return labels
 
 
 def _resolved(plan: CallPlan, caller: context.Caller, arguments: dict[str, Any]) -> context.Caller:

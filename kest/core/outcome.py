@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from kest.core.audit import OUTCOME_TYP, outcome_payload, output_hash
 
 if TYPE_CHECKING:
-    from kest.core.lifecycle import Asking, Call
+    from kest.core.lifecycle import Call
+    from kest.core.questions import Asking
 
 __all__ = ["Outcome"]
 

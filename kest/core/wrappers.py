@@ -15,10 +15,11 @@ from types import CoroutineType
 from typing import Any, Literal
 
 from kest.core import context
-from kest.core.lifecycle import Call, answer, answer_async
+from kest.core.lifecycle import Call
 from kest.core.otel_context import OTelContext, attach_live, detach, otel_context
 from kest.core.outcome import Outcome
 from kest.core.plan import CallPlan
+from kest.core.questions import answer, answer_async
 
 __all__ = ["around_async_generator", "around_coroutine", "around_function", "around_generator", "dressed", "kind_of"]
 

@@ -123,11 +123,11 @@ class Edge:
         """`read` without holding up the event loop."""
         given = tuple(lines)
         if (usual := self._usual(given)) is not None:
-            store, passport, foreign, who = usual
-            if self._takes_long(passport, store):
-                await asyncio.to_thread(self._verify, passport, store)
+            keys, passport, foreign, who = usual
+            if self._takes_long(passport, keys):
+                await asyncio.to_thread(self._verify, passport, keys)
             else:
-                self._verify(passport, store)
+                self._verify(passport, keys)
             return Arrival(passport, _caller(who, passport), foreign, True)
         baggage = read_baggage(given)
         if not self._carries(baggage):

@@ -962,14 +962,16 @@ async def _decide_in_a_coroutine(*arguments: Any) -> Decision:
 @pytest.mark.parametrize("mode", ["sync", "async"])
 async def test_server_faults_deny_within_the_timeout(which: str, fault: str, mode: str) -> None:
     make, allow = ENGINES[which]
-    with serving(with_allow(WIRE_FAULTS[fault], allow)) as server, make(server.url, timeout=0.4) as engine:
+    stalls = "stall" in fault  # the rest is refused for what it is, however slow the machine
+    timeout = 0.4 if stalls else 3
+    with serving(with_allow(WIRE_FAULTS[fault], allow)) as server, make(server.url, timeout=timeout) as engine:
         start = time.monotonic()
         ask = decide_async if mode == "async" else _decide_in_a_coroutine
         with pytest.raises(PolicyEngineError) as caught:
             await ask(engine, "e", ["kest/allow"], CONTEXT)
         assert time.monotonic() - start < 4
         assert "s3cr3t" not in str(caught.value)
-        assert len(server.requests) == 1  # nothing is retried, no redirect followed
+        assert len(server.requests) == 1 or (stalls and not server.requests)  # nothing is retried, no redirect followed
 
 
 @pytest.mark.parametrize(

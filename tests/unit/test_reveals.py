@@ -12,7 +12,7 @@ from kest.core import BaggageManager, PolicyDeniedError, configure, kest_verifie
 from kest.core.baggage import KEYS
 from kest.core.binding import argument_hash
 from kest.core.context import get_current_passport, lineage
-from kest.core.lifecycle import _RESERVED_LABELS
+from kest.core.labels import RESERVED
 from kest.http import outgoing
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs/what-a-passport-reveals.md").read_text("utf-8")
@@ -43,7 +43,7 @@ def test_every_member_of_an_entry_and_a_record(call: Any, configured: Any, sink:
 
 
 def test_every_label_and_every_baggage_member() -> None:
-    assert set(_RESERVED_LABELS) - NAMED == set()
+    assert set(RESERVED) - NAMED == set()
     assert {*KEYS, outgoing.USER, outgoing.AGENT, outgoing.TASK} - NAMED == set()
 
 
