@@ -1,14 +1,19 @@
-"""The reader of HTTP responses: the same whatever the pieces, and nothing but a body or a WireError, whatever the bytes."""
+"""The reader of HTTP responses: the same whatever the pieces, and nothing but a body or a WireError, whatever the bytes.
+
+Every test runs twice: as it is, and with h11 reading also what `plain_body` knows at a glance.
+"""
 
 from __future__ import annotations
 
 import itertools
 import traceback
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kest.core.engine import http_wire
 from kest.core.engine.http_wire import MAX_BODY_BYTES, ResponseReader, WireError
 
 BODY = b'{"result":{"allow":true}}'
@@ -18,6 +23,14 @@ CHUNKED = (
     b"5\r\n" + BODY[:5] + b"\r\n014;a=b\r\n" + BODY[5:] + b"\r\n0\r\nT: x\r\n\r\n"
 )
 UNTIL_END = b"HTTP/1.0 200 OK\r\n\r\n" + BODY
+
+
+@pytest.fixture(params=["plain", "h11"], scope="module", autouse=True)
+def readers(request: pytest.FixtureRequest) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "h11":
+            patch.setattr(http_wire, "plain_body", lambda data: None)
+        yield
 
 
 def read(data: bytes, cuts: list[int]) -> tuple[bytes, bool]:

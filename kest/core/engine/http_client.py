@@ -56,7 +56,7 @@ def json_document(body: bytes, label: str) -> Any:
         PolicyEngineError: it is none.
     """
     try:
-        return json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse)
+        return _decode(body.decode("utf-8"))
     except (ValueError, RecursionError):
         raise PolicyEngineError(f"{label} answered with something that is not JSON") from None
 
@@ -70,6 +70,9 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(constant)
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse).decode  # `json.loads` makes one each time
 
 
 def _parse(label: str, url: str) -> tuple[SplitResult, int | None]:
