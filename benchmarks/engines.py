@@ -1,26 +1,20 @@
 """Policy engines: a remembered decision, a decision in process against the bare call of its library, a decision of a real
-OPA against what Python's HTTP clients need for the same POST, and Rego in eight threads.
+OPA against what Python's HTTP clients need for the same POST (opa.py), and Rego in eight threads.
 
 OPA has to be built (`tools/services/build opa`); without it its rows are missing, and say so.
 """
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import json
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
 from benchmarks.measure import Budget, Row, Watch, nanoseconds, ratios, rounds_of, row
-from benchmarks.policy_clients import async_clients, blocking_clients
+from benchmarks.opa import AT_ONCE, NAME, REGO, over_http, running_opa
 from kest.core import (
     AVPPolicyEngine,
     CedarLocalEngine,
@@ -32,29 +26,15 @@ from kest.core import (
     kest_verified,
 )
 from kest.core.context import passport_var
-from kest.core.engine import decide, decide_async
+from kest.core.engine import decide
 from kest.core.engine.policy_input import cedar_context_json
 from kest.core.passport import Passport
 
 __all__ = ["measure"]
 
-NAME = "shop/refund"
-REGO = """package shop.refund
-
-import rego.v1
-
-default allow := false
-
-allow if {
-	input.trust_score >= 40
-	not "contains_pii" in input.taints
-	input.args.amount <= 500
-}
-"""
 CEDAR = """permit(principal, action == Action::"shop/refund", resource) when {
     context.trust_score >= 40 && !(context.taints.contains("contains_pii")) && context.args.amount <= 500
 };"""
-AT_ONCE = 25
 THREADS = 8
 
 
@@ -86,27 +66,6 @@ def _real_input() -> dict[str, Any]:
     refund(120)
     given: dict[str, Any] = recorder.given
     return given
-
-
-@contextmanager
-def _opa() -> Iterator[str | None]:
-    """The URL of a running OPA with the policy, or None where it is not built."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tools/services"))
-    from kest_services import components
-    from kest_services.opa import Opa
-    from kest_services.processes import Processes
-
-    if not components.expected("opa").is_dir():
-        print("  OPA is not built: its rows are left out (tools/services/build opa)")
-        yield None
-        return
-    with (
-        tempfile.TemporaryDirectory() as name,
-        Processes(Path(name)) as processes,
-        Opa(processes, Path(name) / "opa") as opa,
-    ):
-        opa.put_policy("refund", REGO)
-        yield opa.url
 
 
 def _asking(engine: Any, given: Any) -> Callable[[], float]:
@@ -210,53 +169,6 @@ def _in_process(given: dict[str, Any], rounds: int) -> list[Row]:
     return rows
 
 
-def _over_http(url: str, given: dict[str, Any], rounds: int) -> list[Row]:
-    asks = blocking_clients(f"{url}/v1/data/{NAME}", given)
-    if not all(ask() is True for ask in asks.values()):
-        raise AssertionError("OPA does not allow")
-    with OPAPolicyEngine(url, timeout=10) as engine:
-        parts = {name: lambda ask=ask: nanoseconds(ask, AT_ONCE) for name, ask in asks.items()}  # type: ignore[misc]
-        blocking = rounds_of({"ours": _asking(engine, given), **parts}, rounds)
-
-        async def run(asks: dict[str, Callable[[], Awaitable[bool]]]) -> dict[str, list[float]]:
-            async def ours() -> bool:
-                return (await decide_async(engine, "e", [NAME], given)).allowed
-
-            return await _rounds_on_a_loop({"ours": ours, **asks}, rounds)
-
-        awaited = asyncio.run(async_clients(f"{url}/v1/data/{NAME}", given, run))
-    del asks, parts
-    gc.collect()
-    rows = [row("OPAPolicyEngine / httpx POST to OPA", ratios(blocking, "ours", "httpx"), at_most=1.3)]
-    rows += [row("the same, async", ratios(awaited, "ours", "httpx"), at_most=1.3)]
-    for title, measured in (("OPAPolicyEngine", blocking), ("OPAPolicyEngine, async,", awaited)):
-        medians = {name: median(times) for name, times in measured.items() if name != "ours"}
-        fastest = min(medians, key=lambda name: medians[name])
-        note = ", ".join(
-            f"{name} {medians[name] / 1e3:.0f}" for name in sorted(medians, key=lambda name: medians[name])
-        )
-        note = f"µs: ours {median(measured['ours']) / 1e3:.0f}, {note}"
-        rows.append(
-            row(f"{title} / the fastest client, {fastest}", ratios(measured, "ours", fastest), at_most=1.2, note=note)
-        )
-    return rows
-
-
-async def _rounds_on_a_loop(parts: dict[str, Callable[[], Awaitable[bool]]], rounds: int) -> dict[str, list[float]]:
-    """`rounds_of` on a running loop."""
-    times: dict[str, list[float]] = {name: [] for name in parts}
-    for number in range(rounds + 1):
-        order = list(parts.items())
-        for name, ask in order if number % 2 == 0 else reversed(order):
-            start = time.perf_counter_ns()
-            for _ in range(AT_ONCE):
-                if await ask() is not True:
-                    raise AssertionError(f"{name} was not allowed")
-            if number:  # the first connects
-                times[name].append((time.perf_counter_ns() - start) / AT_ONCE)
-    return times
-
-
 def _decided(engine: Any, given: Any, threads: int, seconds: float) -> float:
     """Decisions a second of so many threads together."""
     counts = [0] * threads
@@ -308,15 +220,15 @@ def measure(budget: Budget) -> list[Row]:
     given = _real_input()
     rounds = budget.rounds(60, 12)
     rows: list[Row] = []
-    with _opa() as url:
+    with running_opa() as opa:
         engines: dict[str, Any] = {
             "MockPolicyEngine": MockPolicyEngine(),
             "CedarLocalEngine": CedarLocalEngine([CEDAR]),
             "RegoLocalEngine": RegoLocalEngine({NAME: REGO}),
             "AVPPolicyEngine": AVPPolicyEngine("ps", client=_Store()),
         }
-        if url is not None:
-            engines["OPAPolicyEngine"] = OPAPolicyEngine(url)
+        if opa is not None:
+            engines["OPAPolicyEngine"] = OPAPolicyEngine(opa[0])
         # A decision lives for five seconds: the few calls in which it is asked for again are too few for a median.
         remembered = _remembered(engines, rounds)
         for name in list(engines)[1:]:
@@ -325,6 +237,6 @@ def measure(budget: Budget) -> list[Row]:
         for engine in engines.values():
             engine.close()
         rows += _in_process(given, rounds)
-        if url is not None:
-            rows += _over_http(url, given, rounds)
+        if opa is not None:
+            rows += over_http(opa, given, rounds)
     return rows + _in_threads(given, budget)

@@ -11,6 +11,8 @@ from kest_services import components
 from kest_services.processes import Processes
 from kest_services.toolchains import wanting
 
+from kest.core.engine import http_wire
+
 # SPIRE's client speaks gRPC, whose fork handlers start threads again in a child that is about to become a server, and end
 # it now and then (seen: 12 of 400) with "epoll_wait error". Read when gRPC is first used.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
@@ -34,3 +36,11 @@ def built() -> Callable[[str], Path]:
         return components.folder(name)
 
     return folder
+
+
+@pytest.fixture(params=["pattern", "h11"])
+def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What reads plain HTTP answers of policy servers: the pattern for them, or h11, as it reads all others."""
+    if request.param == "h11":
+        monkeypatch.setattr(http_wire, "plain_body", lambda data: None)
+    return str(request.param)

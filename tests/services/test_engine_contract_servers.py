@@ -36,7 +36,7 @@ def urls(tmp_path_factory: pytest.TempPathFactory, built: Callable[[str], Path])
 
 
 @pytest.fixture(params=sorted(KINDS))
-def engine(request: pytest.FixtureRequest, urls: Callable[[str], str]) -> Iterator[PolicyEngine]:
+def engine(request: pytest.FixtureRequest, urls: Callable[[str], str], reader: str) -> Iterator[PolicyEngine]:
     name, make = KINDS[request.param]
     # The promise of one second is test_engine_faults'. Here answers count, on machines that others use too.
     with make(urls(name), timeout=10.0) as made:

@@ -17,7 +17,7 @@ from policy_servers import FAULTS, KINDS, FaultProxy, server
 
 from kest.core import PolicyDeniedError, configure, kest_verified
 from kest.core.context import lineage
-from kest.core.engine import Decision, PolicyEngine, decide, decide_async
+from kest.core.engine import Decision, PolicyEngine, decide, decide_async, http_wire
 from kest.errors import PolicyEngineError
 
 PATIENCE = 0.6
@@ -42,8 +42,11 @@ def servers(tmp_path_factory: pytest.TempPathFactory, built: Callable[[str], Pat
 
 
 @pytest.fixture
-def proxied(request: pytest.FixtureRequest, servers: Callable[[str], Any]) -> Iterator[tuple[FaultProxy, PolicyEngine]]:
-    """A proxy in front of a real server, and an engine that asks it through the proxy; the parameter is the kind."""
+def proxied(
+    request: pytest.FixtureRequest, servers: Callable[[str], Any], reader: str
+) -> Iterator[tuple[FaultProxy, PolicyEngine]]:
+    """A proxy in front of a real server, and an engine that asks it through the proxy; the parameter is the kind. Twice:
+    with either reader of answers."""
     with FaultProxy(servers(request.param).port) as proxy, KINDS[request.param][1](proxy.url, timeout=PATIENCE) as made:
         yield proxy, made
 
@@ -139,6 +142,21 @@ async def test_c6_a_server_that_stalls_stops_no_loop(proxied: tuple[FaultProxy, 
     assert all(isinstance(each.exception(), PolicyEngineError) for each in asked)
     assert time.monotonic() - start < PATIENCE + 3  # those that had to wait for a connection included
     assert turns > 20
+
+
+@pytest.mark.parametrize("proxied", TCP, indirect=True)
+async def test_what_they_answer_is_plain(
+    proxied: tuple[FaultProxy, PolicyEngine], ask: Any, reader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No h11 is needed for it, yes or no; where h11 reads it, its absence is noticed."""
+    monkeypatch.setattr(http_wire, "Connection", None)
+    _, engine = proxied
+    if reader == "h11":
+        with pytest.raises(PolicyEngineError):
+            await ask(engine, context())
+        return
+    assert (await ask(engine, context())).allowed is True
+    assert (await ask(engine, context(trust_score=1))).allowed is False
 
 
 @pytest.mark.parametrize("kind", TCP)
