@@ -111,7 +111,7 @@ def _blocking(
             http_wire.plain_body = plain_body
 
     plain_body = http_wire.plain_body
-    asks = {"ours": ours, BY_H11: by_h11, **blocking_clients(f"{url}/v1/data/{NAME}", given, uds)}
+    asks = {"ours": ours, **blocking_clients(f"{url}/v1/data/{NAME}", given, uds), BY_H11: by_h11}
     for name, ask in asks.items():
         if ask() is not True:
             raise AssertionError(f"{name} was not allowed")
@@ -133,7 +133,7 @@ async def _awaited(
 
     plain_body = http_wire.plain_body
     async with async_clients(f"{url}/v1/data/{NAME}", given, uds) as clients:
-        return await _rounds_on_a_loop({"ours": ours, BY_H11: by_h11, **clients}, rounds)
+        return await _rounds_on_a_loop({"ours": ours, **clients, BY_H11: by_h11}, rounds)
 
 
 async def _rounds_on_a_loop(parts: dict[str, Callable[[], Awaitable[bool]]], rounds: int) -> dict[str, list[float]]:

@@ -22,7 +22,7 @@ def _body(given: dict[str, Any]) -> bytes:
 
 def blocking_clients(url: str, given: dict[str, Any], uds: str | None = None) -> dict[str, Ask]:
     """Name → one decision, over the Unix socket ``uds`` if there is one. Clients that are not installed, or cannot do
-    that, are left out; httpx never is."""
+    that, are left out; httpx never is. The fastest comes first: what is compared is then asked one after the other."""
     import http.client
     import socket
     from urllib.parse import urlsplit
@@ -30,6 +30,27 @@ def blocking_clients(url: str, given: dict[str, Any], uds: str | None = None) ->
     import httpx
 
     asks: dict[str, Ask] = {}
+    try:
+        import pycurl  # type: ignore[import-not-found]
+
+        curl = pycurl.Curl()
+        curl.setopt(pycurl.URL, url)
+        if uds is not None:
+            curl.setopt(pycurl.UNIX_SOCKET_PATH, uds)
+        curl.setopt(pycurl.HTTPHEADER, ["Content-Type: application/json", "Expect:"])
+
+        def by_curl() -> bool:
+            answer = BytesIO()
+            curl.setopt(pycurl.POSTFIELDS, _body(given))
+            curl.setopt(pycurl.WRITEDATA, answer)
+            curl.perform()
+            return bool(json.loads(answer.getvalue())["result"]["allow"])
+
+        asks["pycurl"] = by_curl
+    except ImportError:
+        pass
+    if uds is None:
+        asks |= _only_over_tcp(url, given)
     session = httpx.Client(transport=httpx.HTTPTransport(uds=uds))
     asks["httpx"] = lambda: session.post(url, content=_body(given), headers=HEADERS).json()["result"]["allow"]
     parts = urlsplit(url)
@@ -52,41 +73,11 @@ def blocking_clients(url: str, given: dict[str, Any], uds: str | None = None) ->
         ]["allow"]
     except ImportError:
         pass
-    if uds is None:
-        asks |= _only_over_tcp(url, given)
-    try:
-        import pycurl  # type: ignore[import-not-found]
-
-        curl = pycurl.Curl()
-        curl.setopt(pycurl.URL, url)
-        if uds is not None:
-            curl.setopt(pycurl.UNIX_SOCKET_PATH, uds)
-        curl.setopt(pycurl.HTTPHEADER, ["Content-Type: application/json", "Expect:"])
-
-        def by_curl() -> bool:
-            answer = BytesIO()
-            curl.setopt(pycurl.POSTFIELDS, _body(given))
-            curl.setopt(pycurl.WRITEDATA, answer)
-            curl.perform()
-            return bool(json.loads(answer.getvalue())["result"]["allow"])
-
-        asks["pycurl"] = by_curl
-    except ImportError:
-        pass
     return asks
 
 
 def _only_over_tcp(url: str, given: dict[str, Any]) -> dict[str, Ask]:
     asks: dict[str, Ask] = {}
-    try:
-        import urllib3
-
-        manager = urllib3.PoolManager()
-        asks["urllib3"] = lambda: manager.request("POST", url, body=_body(given), headers=HEADERS).json()["result"][
-            "allow"
-        ]
-    except ImportError:
-        pass
     try:
         from pyreqwest.client import SyncClientBuilder  # type: ignore[import-not-found]
 
@@ -94,6 +85,15 @@ def _only_over_tcp(url: str, given: dict[str, Any]) -> dict[str, Ask]:
         asks["pyreqwest"] = lambda: (
             rust.post(url).headers(HEADERS).body_bytes(_body(given)).build().send().json()["result"]["allow"]
         )
+    except ImportError:
+        pass
+    try:
+        import urllib3
+
+        manager = urllib3.PoolManager()
+        asks["urllib3"] = lambda: manager.request("POST", url, body=_body(given), headers=HEADERS).json()["result"][
+            "allow"
+        ]
     except ImportError:
         pass
     return asks
@@ -106,24 +106,6 @@ async def async_clients(url: str, given: dict[str, Any], uds: str | None = None)
 
     asks: dict[str, AsyncAsk] = {}
     async with AsyncExitStack() as opened:
-        session = await opened.enter_async_context(httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=uds)))
-
-        async def by_httpx() -> bool:
-            answer = await session.post(url, content=_body(given), headers=HEADERS)
-            return bool(answer.json()["result"]["allow"])
-
-        asks["httpx"] = by_httpx
-        with suppress(ImportError):
-            import aiohttp
-
-            connector = None if uds is None else aiohttp.UnixConnector(uds)
-            other = await opened.enter_async_context(aiohttp.ClientSession(connector=connector))
-
-            async def by_aiohttp() -> bool:
-                async with other.post(url, data=_body(given), headers=HEADERS) as answer:
-                    return bool((await answer.json())["result"]["allow"])
-
-            asks["aiohttp"] = by_aiohttp
         with suppress(ImportError):
             from pyreqwest.client import ClientBuilder
 
@@ -135,5 +117,23 @@ async def async_clients(url: str, given: dict[str, Any], uds: str | None = None)
 
             if uds is None:
                 asks["pyreqwest"] = by_pyreqwest
+        with suppress(ImportError):
+            import aiohttp
+
+            connector = None if uds is None else aiohttp.UnixConnector(uds)
+            other = await opened.enter_async_context(aiohttp.ClientSession(connector=connector))
+
+            async def by_aiohttp() -> bool:
+                async with other.post(url, data=_body(given), headers=HEADERS) as answer:
+                    return bool((await answer.json())["result"]["allow"])
+
+            asks["aiohttp"] = by_aiohttp
+        session = await opened.enter_async_context(httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=uds)))
+
+        async def by_httpx() -> bool:
+            answer = await session.post(url, content=_body(given), headers=HEADERS)
+            return bool(answer.json()["result"]["allow"])
+
+        asks["httpx"] = by_httpx
         yield asks
     await asyncio.sleep(0)
