@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kest.core.spans import CallSpan
 
-__all__ = ["OTelContext", "attach_live", "detach", "otel_context"]
+__all__ = ["OTelContext", "attach_live", "current_context", "detach", "otel_context"]
 
 
 class _Api:
@@ -26,7 +26,7 @@ _current: Any = None
 _scoped: Any = None
 
 
-def _current_context() -> Any:
+def current_context() -> Any:
     """Where OpenTelemetry keeps its current context: the `ContextVar` itself, which costs a fraction of the API."""
     global _current
     if _current is None:
@@ -50,7 +50,7 @@ def _live(context: Any) -> Any:
 
 def attach_live() -> Any:
     """Make baggage live until `detach`: all that a call without a span needs, and the quickest way to it."""
-    current = _current or _current_context()
+    current = _current or current_context()
     return current.set((_scoped or _live)(current.get()))
 
 
@@ -74,7 +74,7 @@ class OTelContext:
 
     def enter(self) -> None:
         """Before the code runs."""
-        current = _current or _current_context()
+        current = _current or current_context()
         context = self._own
         if context is None:
             context = current.get()

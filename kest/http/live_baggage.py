@@ -12,6 +12,7 @@ from collections.abc import ItemsView, Iterator, KeysView, ValuesView
 from typing import Any
 
 from kest._kestcore import Passport
+from kest.core import otel_context
 from kest.core.context import passport_var
 from kest.http.baggage_header import format_member
 from kest.http.egress import EgressGuard
@@ -34,7 +35,8 @@ class LiveBaggage(dict[str, object]):
     __slots__ = ("_guard", "_packer", "fallback")
 
     def __init__(self, plain: dict[str, object], passport: Passport | None, packer: Packer, guard: EgressGuard) -> None:
-        super().__init__((key, value) for key, value in plain.items() if not key.startswith(KEST))
+        if plain:
+            super().__init__((key, value) for key, value in plain.items() if not key.startswith(KEST))
         self.fallback, self._packer, self._guard = passport, packer, guard
 
     def now(self) -> dict[str, object]:
@@ -169,12 +171,18 @@ def attach(given: Any = None) -> Any:
     Returns:
         A token for `detach`; None when there is nothing to do.
     """
-    if given is None and ("opentelemetry.baggage" not in sys.modules or _is_live(None)):
+    if given is not None:
+        return otel_context.current_context().set(live_context(given))
+    if "opentelemetry.baggage" not in sys.modules:
         return None
-    return _otel().attach(live_context(given))
+    current = otel_context.current_context()
+    context = current.get()
+    if context and _is_live(context):
+        return None
+    return current.set(_made_live(context, passport_var.get()))
 
 
 def detach(token: Any) -> None:
     """Undo `attach`, in the same context."""
     if token is not None:
-        _otel().detach(token)
+        otel_context.detach(token)

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from kest.errors import KestError, PolicyDeniedError
-from kest.http.edge import Arrival
 from kest.http.entering import LineageMiddleware, entered
 from kest.http.problem import CONTENT_TYPE, problem_body, status_of
 
@@ -45,15 +44,12 @@ class KestMiddleware(LineageMiddleware):
             await refuse(scope, send, error)
             return
         scope[ARRIVAL] = arrival
-        await self._run(arrival, scope, receive, send)
-
-    async def _run(self, arrival: Arrival, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
-        async def watched(message: Message) -> None:
+        def watched(message: Message) -> Awaitable[None]:
             nonlocal started
             started = True
-            await send(message)
+            return send(message)
 
         try:
             with entered(arrival, scope.get(IDENTITY)):
