@@ -5,10 +5,10 @@ Names are loaded on first use, so that importing this package stays cheap and op
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kest import _kestcore
+from kest.lazy import lazy
 
 if TYPE_CHECKING:
     from kest.core.audit import AuditSink
@@ -58,55 +58,58 @@ if TYPE_CHECKING:
     from kest.http import KestHttpxInterceptor, KestIdentityMiddleware, KestMiddleware
     from kest.telemetry import KestTelemetry
 
-_HOME = {
-    "AuditSink": "kest.core.audit",
-    "BaggageManager": "kest.core.baggage",
-    "CacheProvider": "kest.core.cache",
-    "SimpleCache": "kest.core.cache",
-    "configure": "kest.core.config",
-    "get_active_cache": "kest.core.config",
-    "get_active_engine": "kest.core.config",
-    "get_active_identity": "kest.core.config",
-    "get_active_trust_store": "kest.core.config",
-    "invalidate_policy_cache": "kest.core.decisions",
-    "kest_verified": "kest.core.decorator",
-    "AVPPolicyEngine": "kest.core.engine",
-    "CedarLocalEngine": "kest.core.engine",
-    "CedarPolicyEngine": "kest.core.engine",
-    "Decision": "kest.core.engine",
-    "MockPolicyEngine": "kest.core.engine",
-    "OPAPolicyEngine": "kest.core.engine",
-    "PolicyEngine": "kest.core.engine",
-    "RegoLocalEngine": "kest.core.engine",
-    "AWSWorkloadIdentity": "kest.core.identity",
-    "BedrockAgentIdentity": "kest.core.identity",
-    "IdentityProvider": "kest.core.identity",
-    "LocalEd25519Provider": "kest.core.identity",
-    "MockIdentityProvider": "kest.core.identity",
-    "OIDCIdentity": "kest.core.identity",
-    "SPIREProvider": "kest.core.identity",
-    "StaticIdentity": "kest.core.identity",
-    "get_default_identity": "kest.core.identity",
-    "RedisCache": "kest.core.redis_cache",
-    "KestHttpxInterceptor": "kest.http",
-    "KestIdentityMiddleware": "kest.http",
-    "KestMiddleware": "kest.http",
-    "KestTelemetry": "kest.telemetry",
-    "KestEntry": "kest.core.passport",
-    "Passport": "kest.core.passport",
-    "PassportVerifier": "kest.core.passport",
-    "VerifiedPassport": "kest.core.passport",
-    "sign_entry": "kest.core.passport",
-    "PolicyDeviation": "kest.core.tiers",
-    "ORIGIN_TRUST_MAP": "kest.core.trust",
-    "DefaultTrustEvaluator": "kest.core.trust",
-    "TrustEvaluator": "kest.core.trust",
-    "register_origin_trust": "kest.core.trust",
-    "TrustStore": "kest.core.truststore",
-    "KestError": "kest.errors",
-    "PolicyDeniedError": "kest.errors",
-    "VerificationError": "kest.errors",
-}
+__getattr__, __dir__ = lazy(
+    globals(),
+    {
+        "AuditSink": ".audit",
+        "BaggageManager": ".baggage",
+        "CacheProvider": ".cache",
+        "SimpleCache": ".cache",
+        "configure": ".config",
+        "get_active_cache": ".config",
+        "get_active_engine": ".config",
+        "get_active_identity": ".config",
+        "get_active_trust_store": ".config",
+        "invalidate_policy_cache": ".decisions",
+        "kest_verified": ".decorator",
+        "AVPPolicyEngine": ".engine",
+        "CedarLocalEngine": ".engine",
+        "CedarPolicyEngine": ".engine",
+        "Decision": ".engine",
+        "MockPolicyEngine": ".engine",
+        "OPAPolicyEngine": ".engine",
+        "PolicyEngine": ".engine",
+        "RegoLocalEngine": ".engine",
+        "AWSWorkloadIdentity": ".identity",
+        "BedrockAgentIdentity": ".identity",
+        "IdentityProvider": ".identity",
+        "LocalEd25519Provider": ".identity",
+        "MockIdentityProvider": ".identity",
+        "OIDCIdentity": ".identity",
+        "SPIREProvider": ".identity",
+        "StaticIdentity": ".identity",
+        "get_default_identity": ".identity",
+        "RedisCache": ".redis_cache",
+        "KestHttpxInterceptor": "kest.http",
+        "KestIdentityMiddleware": "kest.http",
+        "KestMiddleware": "kest.http",
+        "KestTelemetry": "kest.telemetry",
+        "KestEntry": ".passport",
+        "Passport": ".passport",
+        "PassportVerifier": ".passport",
+        "VerifiedPassport": ".passport",
+        "sign_entry": ".passport",
+        "PolicyDeviation": ".tiers",
+        "ORIGIN_TRUST_MAP": ".trust",
+        "DefaultTrustEvaluator": ".trust",
+        "TrustEvaluator": ".trust",
+        "register_origin_trust": ".trust",
+        "TrustStore": ".truststore",
+        "KestError": "kest.errors",
+        "PolicyDeniedError": "kest.errors",
+        "VerificationError": "kest.errors",
+    },
+)
 
 __all__ = [
     "ORIGIN_TRUST_MAP",
@@ -163,16 +166,3 @@ __all__ = [
 def version() -> str:
     """The version of Kest, which is also that of the entry schema it writes."""
     return _kestcore.__version__
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})

@@ -5,8 +5,7 @@ Policies, session state, drift and invariants are evaluated in C; what no policy
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kest._kestcore import ActionContext, InMemoryRateLimitStore, InMemorySessionStore, Verdict, gate_register
 from kest.errors import (
@@ -46,6 +45,7 @@ from kest.gate.redis_replay import RedisReplayStore
 from kest.gate.redis_sessions import RedisSessionStore
 from kest.gate.stores import LimitKey, RateLimitStore, SessionState, SessionStore
 from kest.gate.subscription import InvalidationSubscription
+from kest.lazy import lazy
 
 if TYPE_CHECKING:
     from kest.gate.crypto.audit_chain import SignedAuditChain
@@ -132,39 +132,29 @@ __all__ = [
 ]
 
 # What is signed, sealed and kept secret loads when it is first used.
-_LAZY = {
-    "AuditEntry": "audit_entry",
-    "ChannelSession": "channel_session",
-    "DirectorySource": "directory_source",
-    "DirectoryTokenVerifier": "verifier",
-    "FileReplayStore": "replay_store",
-    "InMemoryReplayStore": "replay_store",
-    "KeyPair": "keys",
-    "ManagedAuditChain": "audit_managed",
-    "PermitBatch": "batch",
-    "PermitClaims": "claims",
-    "PqTokenSigner": "signer",
-    "PublicKeyBundle": "bundles",
-    "PublicKeyDirectory": "directory",
-    "ReceivedMessage": "channel",
-    "ReplayStore": "replay_store",
-    "SecureChannel": "channel",
-    "SignedAuditChain": "audit_chain",
-    "envelope_bytes": "permits",
-    "envelope_text": "permits",
-}
+__getattr__, __dir__ = lazy(
+    globals(),
+    {
+        "AuditEntry": ".crypto.audit_entry",
+        "ChannelSession": ".crypto.channel_session",
+        "DirectorySource": ".crypto.directory_source",
+        "DirectoryTokenVerifier": ".crypto.verifier",
+        "FileReplayStore": ".crypto.replay_store",
+        "InMemoryReplayStore": ".crypto.replay_store",
+        "KeyPair": ".crypto.keys",
+        "ManagedAuditChain": ".crypto.audit_managed",
+        "PermitBatch": ".crypto.batch",
+        "PermitClaims": ".crypto.claims",
+        "PqTokenSigner": ".crypto.signer",
+        "PublicKeyBundle": ".crypto.bundles",
+        "PublicKeyDirectory": ".crypto.directory",
+        "ReceivedMessage": ".crypto.channel",
+        "ReplayStore": ".crypto.replay_store",
+        "SecureChannel": ".crypto.channel",
+        "SignedAuditChain": ".crypto.audit_chain",
+        "envelope_bytes": ".crypto.permits",
+        "envelope_text": ".crypto.permits",
+    },
+)
 
 gate_register(GeoLocation, DeviceFingerprint, PermitToken, _reason)
-
-
-def __getattr__(name: str) -> Any:
-    module = _LAZY.get(name)
-    if module is None:
-        raise AttributeError(f"module 'kest.gate' has no attribute {name!r}")
-    value = getattr(import_module(f"kest.gate.crypto.{module}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kest.lazy import lazy
 
 if TYPE_CHECKING:
     from kest.http.edge import Arrival, Edge
@@ -15,20 +16,23 @@ if TYPE_CHECKING:
     from kest.http.propagator import KestPropagator
     from kest.http.wsgi import KestWSGIMiddleware
 
-_HOME = {
-    "Arrival": "kest.http.edge",
-    "Edge": "kest.http.edge",
-    "EgressGuard": "kest.http.egress",
-    "KestHttpxInterceptor": "kest.http.httpx_transport",
-    "KestIdentityMiddleware": "kest.http.identity_middleware",
-    "KestMiddleware": "kest.http.middleware",
-    "KestPropagator": "kest.http.propagator",
-    "KestWSGIMiddleware": "kest.http.wsgi",
-    "RejectedLineageError": "kest.http.problem",
-    "TokenError": "kest.http.problem",
-    "hashed_user": "kest.http.egress",
-    "problem_document": "kest.http.problem",
-}
+__getattr__, __dir__ = lazy(
+    globals(),
+    {
+        "Arrival": ".edge",
+        "Edge": ".edge",
+        "EgressGuard": ".egress",
+        "KestHttpxInterceptor": ".httpx_transport",
+        "KestIdentityMiddleware": ".identity_middleware",
+        "KestMiddleware": ".middleware",
+        "KestPropagator": ".propagator",
+        "KestWSGIMiddleware": ".wsgi",
+        "RejectedLineageError": ".problem",
+        "TokenError": ".problem",
+        "hashed_user": ".egress",
+        "problem_document": ".problem",
+    },
+)
 
 __all__ = [
     "Arrival",
@@ -44,16 +48,3 @@ __all__ = [
     "hashed_user",
     "problem_document",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})

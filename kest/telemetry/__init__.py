@@ -5,8 +5,9 @@ Names are loaded on first use: only `KestTelemetry.setup` needs OpenTelemetry's 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kest.lazy import lazy
 
 if TYPE_CHECKING:
     from kest.telemetry.lineage import Flow, flows
@@ -15,16 +16,19 @@ if TYPE_CHECKING:
     from kest.telemetry.records import SpanRecord
     from kest.telemetry.setup import KestTelemetry
 
-_HOME = {
-    "Damage": "kest.telemetry.reader",
-    "Flow": "kest.telemetry.lineage",
-    "KestTelemetry": "kest.telemetry.setup",
-    "QueueDepth": "kest.telemetry.queues",
-    "SpanRecord": "kest.telemetry.records",
-    "TelemetryReader": "kest.telemetry.reader",
-    "flows": "kest.telemetry.lineage",
-    "register_queue": "kest.telemetry.queues",
-}
+__getattr__, __dir__ = lazy(
+    globals(),
+    {
+        "Damage": ".reader",
+        "Flow": ".lineage",
+        "KestTelemetry": ".setup",
+        "QueueDepth": ".queues",
+        "SpanRecord": ".records",
+        "TelemetryReader": ".reader",
+        "flows": ".lineage",
+        "register_queue": ".queues",
+    },
+)
 
 __all__ = [
     "Damage",
@@ -36,16 +40,3 @@ __all__ = [
     "flows",
     "register_queue",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kest.lazy import lazy
 
 if TYPE_CHECKING:
     from kest.core.engine.avp import AVPPolicyEngine
@@ -30,30 +31,20 @@ __all__ = [
     "decide_async",
 ]
 
-_WHERE = {
-    "AVPPolicyEngine": "kest.core.engine.avp",
-    "CedarLocalEngine": "kest.core.engine.cedar_local",
-    "CedarPolicyEngine": "kest.core.engine.cedar_agent",
-    "Decision": "kest.core.engine.base",
-    "MockPolicyEngine": "kest.core.engine.mock",
-    "OPAPolicyEngine": "kest.core.engine.opa",
-    "PolicyDeniedError": "kest.errors",
-    "PolicyEngine": "kest.core.engine.base",
-    "PolicyEngineError": "kest.errors",
-    "RegoLocalEngine": "kest.core.engine.rego_local",
-    "decide": "kest.core.engine.base",
-    "decide_async": "kest.core.engine.base",
-}
-
-
-def __getattr__(name: str) -> Any:
-    module = _WHERE.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(module), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(
+    globals(),
+    {
+        "AVPPolicyEngine": ".avp",
+        "CedarLocalEngine": ".cedar_local",
+        "CedarPolicyEngine": ".cedar_agent",
+        "Decision": ".base",
+        "MockPolicyEngine": ".mock",
+        "OPAPolicyEngine": ".opa",
+        "PolicyDeniedError": "kest.errors",
+        "PolicyEngine": ".base",
+        "PolicyEngineError": "kest.errors",
+        "RegoLocalEngine": ".rego_local",
+        "decide": ".base",
+        "decide_async": ".base",
+    },
+)

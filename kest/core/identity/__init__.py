@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from kest.lazy import lazy
 
 if TYPE_CHECKING:
     from kest.core.identity.aws import AWSWorkloadIdentity
@@ -52,40 +53,30 @@ __all__ = [
     "write_private_key",
 ]
 
-_HOMES = {
-    "AWSWorkloadIdentity": "aws",
-    "BaseIdentity": "base",
-    "BedrockAgentIdentity": "bedrock",
-    "IdentityProvider": "base",
-    "IdentitySource": "detect",
-    "LocalEd25519Provider": "local",
-    "MockIdentityProvider": "mock",
-    "OIDCIdentity": "oidc",
-    "SPIREProvider": "spire",
-    "StaticIdentity": "static",
-    "async_principal_of": "base",
-    "async_sign_payload": "base",
-    "checked_jws": "base",
-    "ecdsa_der_to_raw": "jws",
-    "explain_default_identity": "detect",
-    "get_default_identity": "detect",
-    "principal_of": "base",
-    "public_jwk": "keys",
-    "read_private_key": "keys",
-    "sign_payload": "base",
-    "signing_input": "base",
-    "write_private_key": "keys",
-}
-
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{home}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy(
+    globals(),
+    {
+        "AWSWorkloadIdentity": ".aws",
+        "BaseIdentity": ".base",
+        "BedrockAgentIdentity": ".bedrock",
+        "IdentityProvider": ".base",
+        "IdentitySource": ".detect",
+        "LocalEd25519Provider": ".local",
+        "MockIdentityProvider": ".mock",
+        "OIDCIdentity": ".oidc",
+        "SPIREProvider": ".spire",
+        "StaticIdentity": ".static",
+        "async_principal_of": ".base",
+        "async_sign_payload": ".base",
+        "checked_jws": ".base",
+        "ecdsa_der_to_raw": ".jws",
+        "explain_default_identity": ".detect",
+        "get_default_identity": ".detect",
+        "principal_of": ".base",
+        "public_jwk": ".keys",
+        "read_private_key": ".keys",
+        "sign_payload": ".base",
+        "signing_input": ".base",
+        "write_private_key": ".keys",
+    },
+)

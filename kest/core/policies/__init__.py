@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Literal
 
 from kest.errors import ConfigurationError
+from kest.lazy import lazy
 
 if TYPE_CHECKING:
     from kest.core.policies.validators import CedarValidator, Problem, RegoValidator
@@ -31,7 +32,15 @@ NAMES: tuple[str, ...] = (
     "security",
 )
 
-_LAZY = frozenset({"CedarValidator", "Problem", "RegoValidator"})
+# Validators drag in an engine each when used; reading a policy text should not even import their module.
+__getattr__, __dir__ = lazy(
+    globals(),
+    {
+        "CedarValidator": ".validators",
+        "Problem": ".validators",
+        "RegoValidator": ".validators",
+    },
+)
 
 
 def load(name: str, language: Language = "rego") -> str:
@@ -49,16 +58,3 @@ def load(name: str, language: Language = "rego") -> str:
     if language not in LANGUAGES:
         raise ConfigurationError(f"no policy language {language!r} in the pack; use one of: {', '.join(LANGUAGES)}")
     return files(__name__).joinpath(f"{name}.{language}").read_text(encoding="utf-8")
-
-
-def __getattr__(name: str) -> object:
-    # Validators drag in an engine each when used; reading a policy text should not even import their module.
-    if name in _LAZY:
-        from kest.core.policies import validators
-
-        return getattr(validators, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY})
