@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from kest.errors import ConfigurationError, GateInputError, GateStoreError, MissingExtraError
 from kest.locks import Lock
 
-__all__ = ["CONNECT_TIMEOUT", "TIMEOUT", "RedisLink", "Script", "as_text", "checked_prefix", "key_digest"]
+__all__ = ["CONNECT_TIMEOUT", "TIMEOUT", "RedisLink", "Script", "as_text", "key_digest"]
 
 log = logging.getLogger("kest.gate")
 
@@ -52,13 +52,6 @@ def key_digest(*parts: bytes) -> str:
     from kest._kestcore import b64url_encode, sha256
 
     return b64url_encode(sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)))
-
-
-def checked_prefix(prefix: str, what: str) -> str:
-    """The beginning of every key. ConfigurationError when there is none."""
-    if not isinstance(prefix, str) or not prefix:
-        raise ConfigurationError(f"{what} needs a key prefix, so that its keys are told from others")
-    return prefix
 
 
 class RedisLink:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kest.gate.redis_link import CONNECT_TIMEOUT, TIMEOUT, RedisLink, Script, checked_prefix, key_digest
+from kest.gate.redis_link import CONNECT_TIMEOUT, TIMEOUT, Script, key_digest
+from kest.gate.redis_store import RedisStore
 from kest.gate.stores import LimitKey
 
 __all__ = ["RedisRateLimitStore"]
@@ -87,7 +88,7 @@ return {now, 1}
 )
 
 
-class RedisRateLimitStore:
+class RedisRateLimitStore(RedisStore):
     """Sliding windows in Redis, for the ``rate_store`` of the gates of all replicas. Any failure refuses the action.
 
     A call costs one round trip to look and one to record, of the same cost however hot the key; a key takes less than
@@ -114,13 +115,7 @@ class RedisRateLimitStore:
         connect_timeout: float | None = CONNECT_TIMEOUT,
         **options: Any,
     ) -> None:
-        self._prefix = checked_prefix(prefix, "RedisRateLimitStore")
-        self._link = RedisLink("RedisRateLimitStore", url, timeout=timeout, connect_timeout=connect_timeout, **options)
-
-    @classmethod
-    def from_url(cls, url: str, **options: Any) -> RedisRateLimitStore:
-        """The same as calling the class."""
-        return cls(url, **options)
+        super().__init__(url, prefix=prefix, timeout=timeout, connect_timeout=connect_timeout, **options)
 
     def room(self, limits: Sequence[LimitKey]) -> list[bool]:
         """For each limit whether one more event fits; records nothing. GateStoreError when Redis does not say."""
@@ -131,16 +126,9 @@ class RedisRateLimitStore:
         (False); without it in all. GateStoreError when Redis does not say that it did."""
         return not limits or self._run("enforce" if enforce else "count", limits)[0] == 1
 
-    def close(self) -> None:
-        """Close the connections; they open again when they are needed."""
-        self._link.close()
-
     def _run(self, mode: str, limits: Sequence[LimitKey]) -> list[Any]:
         keys = [
             self._prefix + key_digest(limit.key, limit.window_ns.to_bytes(8, "big", signed=True)) for limit in limits
         ]
         bounds = [number for limit in limits for number in (limit.most, limit.window_ns // 1000)]
         return self._link.run(_COUNT, keys, mode, *bounds)
-
-    def __repr__(self) -> str:
-        return f"<RedisRateLimitStore prefix={self._prefix!r}>"  # a URL may hold a password

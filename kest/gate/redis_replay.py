@@ -7,7 +7,8 @@ from typing import Any
 
 from kest._kestcore import b64url_encode
 from kest.errors import GateStoreError, ReplayStoreError
-from kest.gate.redis_link import CONNECT_TIMEOUT, TIMEOUT, RedisLink, Script, checked_prefix
+from kest.gate.redis_link import CONNECT_TIMEOUT, TIMEOUT, Script
+from kest.gate.redis_store import RedisStore
 
 __all__ = ["RedisReplayStore"]
 
@@ -16,7 +17,7 @@ MARGIN = 3_600  # seconds by which it is remembered longer: clocks differ
 _USE = Script("return {now, redis.call('SET', KEYS[1], '', 'NX', 'PX', ARGV[2]) and 1 or 0}\n")
 
 
-class RedisReplayStore:
+class RedisReplayStore(RedisStore):
     """A `ReplayStore` in Redis: a permit that one replica has honoured, no other one honours. Any failure refuses the use.
 
     A Redis that lost its data has forgotten what was used; let it persist (AOF) where a permit's few seconds matter.
@@ -41,13 +42,7 @@ class RedisReplayStore:
         connect_timeout: float | None = CONNECT_TIMEOUT,
         **options: Any,
     ) -> None:
-        self._prefix = checked_prefix(prefix, "RedisReplayStore")
-        self._link = RedisLink("RedisReplayStore", url, timeout=timeout, connect_timeout=connect_timeout, **options)
-
-    @classmethod
-    def from_url(cls, url: str, **options: Any) -> RedisReplayStore:
-        """The same as calling the class."""
-        return cls(url, **options)
+        super().__init__(url, prefix=prefix, timeout=timeout, connect_timeout=connect_timeout, **options)
 
     def first_use(self, key: bytes, expires_at: float, /) -> bool:
         """Remember the key, and say whether this was its first use. ReplayStoreError when Redis does not say."""
@@ -56,10 +51,3 @@ class RedisReplayStore:
             return bool(self._link.run(_USE, [self._prefix + b64url_encode(key)], round(left * 1000))[0] == 1)
         except GateStoreError as error:
             raise ReplayStoreError(str(error)) from None
-
-    def close(self) -> None:
-        """Close the connections; they open again when they are needed."""
-        self._link.close()
-
-    def __repr__(self) -> str:
-        return f"<RedisReplayStore prefix={self._prefix!r}>"  # a URL may hold a password

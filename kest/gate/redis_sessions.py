@@ -12,7 +12,8 @@ from kest._kestcore import ActionContext
 from kest.errors import GateInputError, GateStoreError
 from kest.gate.context import DeviceFingerprint, GeoLocation
 from kest.gate.invalidation import KINDS
-from kest.gate.redis_link import CONNECT_TIMEOUT, TIMEOUT, RedisLink, Script, as_text, checked_prefix, key_digest
+from kest.gate.redis_link import CONNECT_TIMEOUT, TIMEOUT, Script, as_text, key_digest
+from kest.gate.redis_store import RedisStore
 from kest.gate.stores import REVOKED, SessionState
 
 __all__ = ["SESSION_TTL", "RedisSessionStore"]
@@ -93,7 +94,7 @@ return {now, redis.call('GET', KEYS[1])}
 Over = tuple[str, str]  # kind and id
 
 
-class RedisSessionStore:
+class RedisSessionStore(RedisStore):
     """Session state in Redis, for the ``session_store`` of the gates of all replicas. Any failure refuses the action.
 
     A session is opened by its first permitted action and forgotten when nothing was seen of it for its time to live;
@@ -127,16 +128,10 @@ class RedisSessionStore:
             raise TypeError(f"ttl is an int of seconds, not {type(ttl).__name__}")
         if not MIN_TTL <= ttl <= MAX_TTL:
             raise GateInputError(f"ttl is from {MIN_TTL} seconds (the age at which a session ends) to {MAX_TTL}")
-        self._prefix = checked_prefix(prefix, "RedisSessionStore")
         self._ttl_ms = ttl * 1000
-        self._link = RedisLink("RedisSessionStore", url, timeout=timeout, connect_timeout=connect_timeout, **options)
+        super().__init__(url, prefix=prefix, timeout=timeout, connect_timeout=connect_timeout, **options)
         self._epoch: str | None = None
         self._known: dict[Over, None] = {}
-
-    @classmethod
-    def from_url(cls, url: str, **options: Any) -> RedisSessionStore:
-        """The same as calling the class: sessions are remembered for a day."""
-        return cls(url, **options)
 
     @classmethod
     def from_url_with_ttl(cls, url: str, ttl: int, **options: Any) -> RedisSessionStore:
@@ -203,10 +198,6 @@ class RedisSessionStore:
         """Whether it was invalidated. GateStoreError when Redis does not say."""
         key = self._over_key(*self._checked(id, kind))
         return bool(self._link.call(lambda client: client.exists(key)) == 1)
-
-    def close(self) -> None:
-        """Close the connections; they open again when they are needed."""
-        self._link.close()
 
     # --- a Redis that forgot ---
 
