@@ -95,85 +95,7 @@ static void gate_dealloc(GateObject *self)
     Py_DECREF(type);
 }
 
-/* ---- limits in memory ---- */
-
-typedef struct local {
-    kest_gate_rates *rates;
-    bool failed; /* a limit could not be checked: no room for another key */
-    bool named;
-    uint8_t names[3][KEST_GATE_KEY_LEN]; /* principal, action, policy */
-} local;
-
-static void limit_key(local *l, const kest_gate_case *c, uint32_t limit, uint8_t key[KEST_GATE_KEY_LEN])
-{
-    if (!l->named) {
-        kest_gate_name(c->ctx->principal, l->names[0]);
-        kest_gate_name(c->ctx->action, l->names[1]);
-        l->named = true;
-    }
-    memcpy(l->names[2], c->set->policies[c->set->limits[limit].policy].key, KEST_GATE_KEY_LEN);
-    kest_gate_join((const uint8_t (*)[KEST_GATE_KEY_LEN])l->names, 3, key);
-}
-
-static kest_tri ask_local(void *self, const kest_gate_case *c, uint32_t limit)
-{
-    const kest_gate_limit *lim = &c->set->limits[limit];
-    uint8_t key[KEST_GATE_KEY_LEN];
-    local *l = self;
-    uint32_t count;
-    bool full;
-
-    limit_key(l, c, limit, key);
-    count = kest_gate_rates_count(l->rates, key, lim->window_ns, c->now.steady_ns, &full);
-    l->failed |= full;
-    return count < lim->most ? KEST_TRUE : KEST_FALSE;
-}
-
-static bool same_counter(const kest_gate_set *set, uint32_t a, uint32_t b)
-{
-    const kest_gate_limit *x = &set->limits[a], *y = &set->limits[b];
-
-    return x->window_ns == y->window_ns &&
-           memcmp(set->policies[x->policy].key, set->policies[y->policy].key, KEST_GATE_KEY_LEN) == 0;
-}
-
-/* A permitted call counts against each limit that was consulted; a refused one where the policy says so; once for each counter. */
-static bool counts(const kest_gate_case *c, size_t i, bool permitted)
-{
-    const uint32_t *limits = c->scratch->limits;
-
-    if (!permitted && !c->set->limits[limits[i]].count_refused)
-        return false;
-    for (size_t j = 0; j < i; j++)
-        if ((permitted || c->set->limits[limits[j]].count_refused) && same_counter(c->set, limits[j], limits[i]))
-            return false;
-    return true;
-}
-
-/* All or none. */
-static bool record_limits(local *l, const kest_gate_case *c, bool permitted)
-{
-    uint8_t key[KEST_GATE_KEY_LEN];
-    size_t i;
-
-    for (i = 0; i < c->scratch->nlimits; i++) {
-        const uint32_t limit = c->scratch->limits[i];
-
-        if (!counts(c, i, permitted))
-            continue;
-        limit_key(l, c, limit, key);
-        if (kest_gate_rates_record(l->rates, key, c->set->limits[limit].window_ns, c->now.steady_ns) != KEST_OK)
-            break;
-    }
-    if (i == c->scratch->nlimits)
-        return true;
-    while (i-- > 0)
-        if (counts(c, i, permitted)) {
-            limit_key(l, c, c->scratch->limits[i], key);
-            kest_gate_rates_undo(l->rates, key, c->set->limits[c->scratch->limits[i]].window_ns);
-        }
-    return false;
-}
+/* ---- what follows from a decision ---- */
 
 /* The permit remembers what it was counted against, in case it is refused after all. */
 static PyObject *with_limits(PyObject *verdict, const kest_gate_case *c)
@@ -189,7 +111,7 @@ static PyObject *with_limits(PyObject *verdict, const kest_gate_case *c)
         return PyErr_NoMemory();
     }
     for (size_t i = 0; i < count; i++)
-        if (counts(c, i, true))
+        if (kest_gate_limits_counts(c, i, true))
             v->limits[n++] = c->scratch->limits[i];
     v->nlimits = n;
     return verdict;
@@ -214,11 +136,11 @@ static void commit_session(GateObject *self, const kest_gate_case *c, kest_gate_
         (void)kest_gate_sessions_invalidate(sessions, KEST_TARGET_SESSION, c->ctx->session, c->now);
 }
 
-static void commit_limits(GateObject *self, local *l, const kest_gate_case *c, kest_gate_outcome *outcome)
+static void commit_limits(GateObject *self, kest_gate_local *l, const kest_gate_case *c, kest_gate_outcome *outcome)
 {
     if (!c->scratch->nlimits || self->observe)
         return;
-    if (!record_limits(l, c, outcome->verdict == KEST_PERMIT))
+    if (!kest_gate_limits_record(l, c, outcome->verdict == KEST_PERMIT))
         refuse(outcome, KEST_WHY_RATE_BACKEND);
 }
 
@@ -249,7 +171,7 @@ static PyObject *verdict_of(GateObject *self, ContextObject *ctx, const kest_gat
 static PyObject *gate_evaluate(GateObject *self, PyObject *given)
 {
     ContextObject *ctx = check_context(kest_state_of((PyObject *)self), given);
-    local l = {.rates = self->rates->rates};
+    kest_gate_local l = {.rates = self->rates->rates};
     kest_gate_session session;
     kest_gate_outcome outcome;
     kest_gate_case c;
@@ -257,7 +179,7 @@ static PyObject *gate_evaluate(GateObject *self, PyObject *given)
     if (!ctx)
         return NULL;
     c = case_of(self, ctx, &session);
-    c.limiter = ask_local;
+    c.limiter = kest_gate_limits_ask;
     c.limiter_self = &l;
     kest_gate_sessions_look(self->sessions->sessions, c.ctx, c.now, &session);
     kest_gate_prepare(&c);
@@ -354,7 +276,7 @@ static int prepare_with(GateObject *self, kest_gate_case *c, PyObject *session, 
 static PyObject *gate_evaluate_with(GateObject *self, PyObject *args)
 {
     PyObject *given, *known, *answers, *verdict = NULL, *consulted = NULL;
-    local l = {.rates = self->rates->rates};
+    kest_gate_local l = {.rates = self->rates->rates};
     remote r = {.needed = NULL};
     kest_gate_session session;
     kest_gate_outcome outcome;
@@ -367,7 +289,7 @@ static PyObject *gate_evaluate_with(GateObject *self, PyObject *args)
     if (answers != Py_Ellipsis && !PyDict_Check(answers))
         return PyErr_Format(PyExc_TypeError, "answers is a dict, or ... for the store in memory");
     c = case_of(self, ctx, &session);
-    c.limiter = answers == Py_Ellipsis ? ask_local : ask_remote;
+    c.limiter = answers == Py_Ellipsis ? kest_gate_limits_ask : ask_remote;
     c.limiter_self = answers == Py_Ellipsis ? (void *)&l : (void *)&r;
     r.answers = answers;
     if (!(r.needed = PyList_New(0)) || prepare_with(self, &c, known, &session) < 0)
@@ -398,8 +320,7 @@ done:
 
 static PyObject *gate_take_back(GateObject *self, PyObject *given)
 {
-    local l = {.rates = self->rates->rates};
-    uint8_t key[KEST_GATE_KEY_LEN];
+    kest_gate_local l = {.rates = self->rates->rates};
     kest_gate_session session;
     VerdictObject *verdict;
     kest_gate_case c;
@@ -412,12 +333,10 @@ static PyObject *gate_take_back(GateObject *self, PyObject *given)
     c = case_of(self, verdict->ctx, &session);
     c.set = verdict->set->set; /* policies may have been reloaded since */
     for (; verdict->nlimits; verdict->nlimits--) {
-        const kest_gate_limit *limit = &c.set->limits[verdict->limits[verdict->nlimits - 1]];
+        const uint32_t limit = verdict->limits[verdict->nlimits - 1];
 
-        if (limit->count_refused)
-            continue;
-        limit_key(&l, &c, verdict->limits[verdict->nlimits - 1], key);
-        kest_gate_rates_undo(l.rates, key, limit->window_ns);
+        if (!c.set->limits[limit].count_refused)
+            kest_gate_limits_undo(&l, &c, limit);
     }
     kest_gate_sessions_undo(self->sessions->sessions, c.ctx);
     Py_RETURN_NONE;
@@ -428,7 +347,7 @@ static PyObject *gate_take_back(GateObject *self, PyObject *given)
 static PyObject *gate_explain(GateObject *self, PyObject *args)
 {
     kest_state *state = kest_state_of((PyObject *)self);
-    local l = {.rates = self->rates->rates};
+    kest_gate_local l = {.rates = self->rates->rates};
     const kest_gate_policy *policy;
     kest_gate_session session;
     PyObject *given, *bytes;
@@ -441,7 +360,7 @@ static PyObject *gate_explain(GateObject *self, PyObject *args)
     if (i >= self->set->set->npolicies)
         return PyErr_Format(PyExc_IndexError, "there is no policy %u", i);
     c = case_of(self, ctx, &session);
-    c.limiter = ask_local;
+    c.limiter = kest_gate_limits_ask;
     c.limiter_self = &l;
     kest_gate_sessions_look(self->sessions->sessions, c.ctx, c.now, &session);
     kest_gate_prepare(&c);

@@ -3,8 +3,7 @@
 #ifndef KEST_PY_GATE_H
 #define KEST_PY_GATE_H
 
-#include "../core/gate_decide.h"
-#include "../core/gate_rate.h"
+#include "../core/gate_limits.h"
 #include "../core/gate_session.h"
 #include "state.h"
 
