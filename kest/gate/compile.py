@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from kest._kestcore import GatePolicySet
-from kest.gate.conditions import Condition, Pattern
+from kest.gate.conditions import CONDITIONS, Condition, Node
 from kest.gate.policies import Policies
 from kest.gate.zones import zone_table
 
-__all__ = ["compile_policies", "nodes_of"]
+__all__ = ["OPS", "compile_policies", "nodes_of"]
 
-# The order of kest_gate_op and kest_gate_pattern_mode in csrc/core.
-_OPS = {
+# The tests of the core, in the order of kest_gate_op in csrc/core.
+OPS = {
     name: code
     for code, name in enumerate(
         (
@@ -24,10 +22,8 @@ _OPS = {
         )
     )
 }  # fmt: skip
-_OPS["param_equals"] = _OPS["param_in"]
-PATTERN_MODES = ("exact", "prefix", "beyond", "all")
 
-Node = tuple[int, int, int, int, str, str, float, int, int, tuple[str, ...], tuple[float, ...]]
+Flat = tuple[int, int, int, int, str, str, float, int, int, tuple[str, ...], tuple[float, ...]]
 
 
 class _Zones:
@@ -40,32 +36,12 @@ class _Zones:
         return self.names.setdefault(name, len(self.names))
 
 
-def _node(condition: Condition, size: int, zones: _Zones) -> Node:
-    given: Any = condition.arguments
-    mode = ref = integer = until = 0
-    text, number = given.get("text", ""), 0.0
-    match condition.name:
-        case "identity_kind":
-            ref = given["kind"]
-        case "action" | "resource" | "param_matches":
-            pattern: Pattern = given["pattern"]
-            mode, text = PATTERN_MODES.index(pattern.mode), pattern.text
-        case "param_max":
-            number = given["max"]
-        case "param_min":
-            number = given["min"]
-        case "param_in" | "param_equals":
-            mode = sum(2 if value else 1 for value in given["bools"])
-        case "rate_limit":
-            mode, integer, until = int(given["count_refused"]), given["max"], given["window"] * 1_000_000_000
-        case "session_age_max":
-            integer = given["seconds"]
-        case "time_window":
-            ref, integer, until = zones.number(given["zone"]), given["start"], given["end"]
-        case "trust_min":
-            integer = given["trust"]
-    texts, numbers = given.get("texts", ()), given.get("numbers", ())
-    return _OPS[condition.name], size, mode, ref, text, given.get("field", ""), number, integer, until, texts, numbers
+def _node(condition: Condition, size: int, zones: _Zones) -> Flat:
+    kind = CONDITIONS.get(condition.name)
+    op, node = (OPS[condition.name], Node()) if kind is None else (OPS[kind.op], kind.node(condition.arguments))
+    ref = node.ref if node.zone is None else zones.number(node.zone)
+    compared = node.text, node.field, node.number, node.integer, node.until, node.texts, node.numbers
+    return op, size, node.mode, ref, *compared
 
 
 def nodes_of(condition: Condition) -> list[Condition]:
@@ -73,7 +49,7 @@ def nodes_of(condition: Condition) -> list[Condition]:
     return [condition, *(node for part in condition.parts for node in nodes_of(part))]
 
 
-def _flatten(condition: Condition, zones: _Zones) -> list[Node]:
+def _flatten(condition: Condition, zones: _Zones) -> list[Flat]:
     inner = [node for part in condition.parts for node in _flatten(part, zones)]
     return [_node(condition, 1 + len(inner), zones), *inner]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from kest.errors import GateInputError, GatePolicyError
 from kest.gate.conditions import Pattern, parse_pattern, text
+from kest.gate.words import plain_number
 
 __all__ = ["Invariant", "parse_invariants"]
 
@@ -34,11 +35,6 @@ class Invariant:
         if self.minimum is not None:
             bounds.append(f"at least {plain_number(self.minimum)}")
         return " and ".join(bounds)
-
-
-def plain_number(value: float) -> str:
-    """Decimal digits without an exponent: 50000, 0.5."""
-    return str(int(value)) if value == int(value) else repr(value)
 
 
 def _bound(value: object, where: str) -> float | None:

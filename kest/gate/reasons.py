@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kest.errors import Invalidated, Refused
 from kest.gate.invariants import Invariant
+from kest.gate.words import shown, span
 
 if TYPE_CHECKING:
     from kest._kestcore import Verdict
 
 __all__ = ["GateSettings", "reason", "refusal", "session_cap_reason", "shown", "span"]
 
-MAX_SHOWN = 120
 MAX_AGE = 14_400
 MAX_RATE = 100
 
@@ -23,20 +23,6 @@ class GateSettings(NamedTuple):
     invariants: tuple[Invariant, ...] = ()
     max_session_actions: int | None = None
     geo_drift_max_km: float | None = None
-
-
-def shown(text: str) -> str:
-    """A name from outside, in quotes, on one line and bounded."""
-    cut = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
-    return f"'{cut}'" if cut.isprintable() else ascii(cut)
-
-
-def span(seconds: int) -> str:
-    """Seconds as a duration in a policy is written: 90s, 15m, 24h, 7d."""
-    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
-        if seconds % size == 0 and seconds >= size:
-            return f"{seconds // size}{unit}"
-    return f"{seconds}s"
 
 
 def _addresses(verdict: Verdict) -> str:

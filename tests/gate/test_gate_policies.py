@@ -240,7 +240,7 @@ def test_the_documentation_names_every_condition_and_its_example_loads(context: 
     root = Path(__file__).resolve().parents[2]
     page, example = (root / "docs" / "gate.md").read_text(), (root / "examples" / "gate" / "policies.toml").read_text()
     assert example in page
-    for name in (*conditions._CONDITIONS, *conditions._GROUPS):
+    for name in (*conditions.CONDITIONS, *conditions.GROUPS):
         assert f"`{name}`" in page, name
     gate = Gate.from_toml(example)
     given = {"principal_kind": "agent", "params": {"amount": 5}, "roles": ["on_call"], "resource": "orders/1"}
