@@ -9,6 +9,9 @@ import pytest
 from pages import DOCS, needs, pages, run
 
 ALONE = [page for page in pages() if not needs(page)]
+ROOT = DOCS.parent
+# What somebody reads in the repository: the pages, and the README of each folder.
+READ = [*DOCS.rglob("*.md"), *ROOT.glob("*.md"), *ROOT.glob("*/README.md")]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -23,7 +26,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: str(page.relative_to(DOCS)))
+@pytest.mark.parametrize("page", sorted(READ), ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     for link in LINK.findall(page.read_text("utf-8")):
         if re.match(r"\w+:", link):
