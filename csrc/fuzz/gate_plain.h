@@ -6,8 +6,6 @@
 
 #include "gate_world.h"
 
-#include <math.h>
-
 static bool is(kest_str a, kest_str b)
 {
     return a.len == b.len && (!a.len || memcmp(a.data, b.data, a.len) == 0);

@@ -6,6 +6,8 @@
 
 #include "gate_decide.h"
 
+#include <math.h>
+
 enum { MAX_POLICIES = 96, MAX_NODES = 2048, MAX_LIMITS = 256, MAX_CHILDREN = 3, MAX_DEPTH = 4, ITEMS = 3 };
 #define NS INT64_C(1000000000)
 
