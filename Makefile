@@ -100,7 +100,7 @@ docs: setup
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[docs]"
 	$(BIN)/python tools/reference
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
-	@echo "out/site/index.html"
+	@echo "out/site/index.html; with its search: $(BIN)/python -m http.server -b 127.0.0.1 -d out/site"
 
 bench: setup
 	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[docs]"

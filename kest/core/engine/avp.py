@@ -23,7 +23,7 @@ MAX_BATCH = 30
 class AVPPolicyEngine(DecidingEngine):
     """Asks a Verified Permissions policy store: principal ``Workload::"<workload id>"``, action
     ``Action::"<policy name>"``, resource ``Resource::"<resource id or operation>"``, context flattened for Cedar
-    (see :mod:`kest.core.engine.policy_input`). Several names go out as one batch; all must allow.
+    (see `kest.core.engine.policy_input`). Several names go out as one batch; all must allow.
 
     Only ``"decision": "ALLOW"`` with no errors allows. Nothing is retried. Constructing it touches neither the network
     nor

@@ -1,7 +1,7 @@
 """What a policy engine is, and the one place where an engine's answer becomes a decision.
 
 An engine answers one question: may this call run under these policies? It counts as *yes* only if the answer is exactly
-``True`` (or a :class:`Decision` whose ``allowed`` is exactly ``True``). Everything else, whatever its truth value,
+``True`` (or a `Decision` whose ``allowed`` is exactly ``True``). Everything else, whatever its truth value,
 denies.
 
 Writing an engine takes one method::
@@ -12,7 +12,7 @@ Writing an engine takes one method::
         def evaluate(self, entry_id, policy_names, context):
             return context["trust_score"] >= 40
 
-The lifecycle asks through :func:`decide` and :func:`decide_async`, which accept any object with an ``evaluate`` method.
+The lifecycle asks through `decide` and `decide_async`, which accept any object with an ``evaluate`` method.
 """
 
 from __future__ import annotations
@@ -94,14 +94,14 @@ def _first_defined(cls: type, names: tuple[str, ...]) -> str:
 
 
 class PolicyEngine(ABC):
-    """Base class of policy engines; a subclass needs :meth:`evaluate` and nothing else.
+    """Base class of policy engines; a subclass needs `evaluate` and nothing else.
 
     Engines are used from several threads at once and must not change ``context``. They raise ``PolicyEngineError`` when
     they cannot decide; any other exception is turned into one and denies as well.
     """
 
     in_process: bool = False
-    """True when :meth:`evaluate` never blocks on IO and may be called inline on an event loop."""
+    """True when `evaluate` never blocks on IO and may be called inline on an event loop."""
 
     stateful: bool = False
     """True when the answer depends on what was asked before (quotas, sessions): every call is then asked about, and no
@@ -129,15 +129,15 @@ class PolicyEngine(ABC):
         """
 
     def decide(self, entry_id: str, policy_names: Sequence[str], context: Mapping[str, Any]) -> Decision:
-        """Like :meth:`evaluate`, with the reason of a denial."""
+        """Like `evaluate`, with the reason of a denial."""
         return _checked(self, self.evaluate(entry_id, policy_names, context))
 
     async def async_evaluate(self, entry_id: str, policy_names: Sequence[str], context: Mapping[str, Any]) -> bool:
-        """:meth:`evaluate` for async callers; never blocks the event loop."""
+        """`evaluate` for async callers; never blocks the event loop."""
         return (await self.async_decide(entry_id, policy_names, context)).allowed
 
     async def async_decide(self, entry_id: str, policy_names: Sequence[str], context: Mapping[str, Any]) -> Decision:
-        """:meth:`decide` for async callers: inline when :attr:`in_process`, otherwise in a bounded thread pool."""
+        """`decide` for async callers: inline when `in_process`, otherwise in a bounded thread pool."""
         if self.in_process is True:
             return decide(self, entry_id, policy_names, context)
         return await run_in_thread(decide, self, entry_id, policy_names, context)
@@ -164,14 +164,14 @@ class PolicyEngine(ABC):
 
 
 class DecidingEngine(PolicyEngine):
-    """An engine that explains itself: subclasses write :meth:`decide`, ``evaluate`` follows from it."""
+    """An engine that explains itself: subclasses write `decide`, ``evaluate`` follows from it."""
 
     @abstractmethod
     def decide(self, entry_id: str, policy_names: Sequence[str], context: Mapping[str, Any]) -> Decision:
         """Decide, with the reason of a denial."""
 
     def evaluate(self, entry_id: str, policy_names: Sequence[str], context: Mapping[str, Any]) -> bool:
-        """Return ``True`` if every policy allows. See :meth:`PolicyEngine.evaluate`."""
+        """Return ``True`` if every policy allows. See `PolicyEngine.evaluate`."""
         return self.decide(entry_id, policy_names, context).allowed is True
 
 
@@ -220,7 +220,7 @@ def decide(engine: object, entry_id: str, policy_names: Sequence[str], context: 
 async def decide_async(
     engine: object, entry_id: str, policy_names: Sequence[str], context: Mapping[str, Any]
 ) -> Decision:
-    """:func:`decide` for async callers; the event loop keeps running however long the engine takes.
+    """`decide` for async callers; the event loop keeps running however long the engine takes.
 
     An engine's own ``async_decide`` or ``async_evaluate`` is awaited; one that says ``in_process`` is called inline;
     any other runs in a bounded thread pool with the caller's context variables.

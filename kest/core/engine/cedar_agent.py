@@ -21,7 +21,7 @@ _PATHS = ("/v1/is_authorized", "/is_authorized")
 class CedarPolicyEngine(HTTPEngine):
     """Asks a cedar-agent once per policy name, as principal ``Workload::"<workload id>"``, action
     ``Action::"<policy name>"``, resource ``Resource::"<resource id or operation>"``; the context is flattened for Cedar
-    (see :mod:`kest.core.engine.policy_input`). All names must allow, and an evaluation error in any policy denies.
+    (see `kest.core.engine.policy_input`). All names must allow, and an evaluation error in any policy denies.
 
     Only ``"decision": "Allow"`` with no ``diagnostics.errors`` allows. Nothing is retried, no redirect is followed.
 

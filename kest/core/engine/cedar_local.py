@@ -36,7 +36,7 @@ class CedarLocalEngine(DecidingEngine):
 
     Each policy name is asked as principal ``Workload::"<workload id>"``, action ``Action::"<policy name>"``, resource
     ``Resource::"<resource id or operation>"``, with the policy input flattened for Cedar as context (see
-    :mod:`kest.core.engine.policy_input`: None members are left out, floats are decimals). All names must allow.
+    `kest.core.engine.policy_input`: None members are left out, floats are decimals). All names must allow.
 
     Args:
         policies: a list of Cedar texts forms one policy set, in which a ``forbid`` overrides every ``permit``; a dict

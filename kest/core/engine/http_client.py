@@ -199,7 +199,7 @@ class PolicyServer:
         raise PolicyEngineError(text) from cause
 
     async def apost(self, path: str, body: bytes, deadline: float) -> bytes:
-        """:meth:`post` on an event loop."""
+        """`post` on an event loop."""
         loop = await self._loop()
         try:
             await _slot(loop.slots, deadline)

@@ -145,7 +145,7 @@ def _plain(target: Target, deadline: float) -> socket.socket:
 
 
 class AsyncConnection(asyncio.Protocol):
-    """A connection of the running event loop, for one request at a time. Made by :meth:`open`."""
+    """A connection of the running event loop, for one request at a time. Made by `open`."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -207,7 +207,7 @@ class AsyncConnection(asyncio.Protocol):
         return protocol
 
     async def exchange(self, request: bytes, deadline: float) -> bytes:
-        """:meth:`Connection.exchange` without blocking the loop."""
+        """`Connection.exchange` without blocking the loop."""
         self.keep = False
         transport = self._transport
         if transport is None or self._ended.done():
@@ -228,7 +228,7 @@ class AsyncConnection(asyncio.Protocol):
         return body
 
     def usable(self, max_idle: float) -> bool:
-        """See :meth:`Connection.usable`."""
+        """See `Connection.usable`."""
         transport = self._transport
         if self._ended.done() or transport is None or transport.is_closing():
             return False

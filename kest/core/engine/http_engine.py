@@ -28,7 +28,7 @@ class HTTPEngine(DecidingEngine):
     label: ClassVar[str]
     """What errors call the server."""
     ids_are_evidence: ClassVar[bool] = False
-    """Whether the ids lead to records that the server keeps; see :class:`Decision`."""
+    """Whether the ids lead to records that the server keeps; see `Decision`."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class HTTPEngine(DecidingEngine):
             return _decision(end)
 
     async def async_decide(self, entry_id: str, policy_names: Sequence[str], context: Mapping[str, Any]) -> Decision:
-        """:meth:`decide` without blocking the event loop."""
+        """`decide` without blocking the event loop."""
         deadline = self._server.deadline()
         flow = self._ask(policy_names, context)
         try:

@@ -10,10 +10,10 @@ What it does (measured), and what is made of it here:
   run once only on an interpreter: built again with other entry points, undefined rules answer ``true``.
 - ``regopy.Input`` passes strings unescaped and cut at NUL, and integers modulo 2^64. JSON text is read correctly, so
   input goes in as JSON, through the C function for it, which regopy itself does not wrap.
-- Strings are compared by their escaped spelling; see :mod:`kest.core.engine.rego_source`.
+- Strings are compared by their escaped spelling; see `kest.core.engine.rego_source`.
 - A variable that is never bound is undefined, where OPA refuses the module: ``allow if not denyed.x`` (a misspelt name)
   then always allows. Where lakera-regorus is installed it checks the modules first; in any case
-  :mod:`kest.core.engine.rego_check` looks for names that nothing binds. ``opa check --strict`` finds more.
+  `kest.core.engine.rego_check` looks for names that nothing binds. ``opa check --strict`` finds more.
 - Values of different types are incomparable (``"80" > 70`` is undefined; OPA orders types), so compare what you know
   to be numbers. ``print`` in a policy writes to stdout.
 - An interpreter takes about 0.7 MB and 2 ms to build.
@@ -122,7 +122,7 @@ class _LockPolicy:
 
 
 class RegoCppBackend:
-    """Compiled modules and the entry points that may be asked of them; see :class:`RegorusBackend` for the
+    """Compiled modules and the entry points that may be asked of them; see `RegorusBackend` for the
     arguments."""
 
     name = "regopy"
@@ -175,7 +175,7 @@ class RegoCppBackend:
         self._slots = threading.BoundedSemaphore(self._limit)
 
     def ask(self, package: tuple[str, ...], document: str, rule: str) -> object:
-        """The value of ``rule`` for ``document`` (JSON text); :data:`UNDEFINED` if it has none."""
+        """The value of ``rule`` for ``document`` (JSON text); `UNDEFINED` if it has none."""
         if self._pid != os.getpid():
             self._reset()  # the parent's interpreters may have been in use when it forked
         data = document.encode()

@@ -2,7 +2,7 @@
 
 Both speak Rego v0 (``allow { … }``) and v1 (``allow if { … }``), with or without ``import future.keywords`` or
 ``import rego.v1``. They agree with OPA on what the contract suite covers; known differences are in the docstrings of
-:mod:`kest.core.engine.rego_regorus` and :mod:`kest.core.engine.rego_cpp`. Check modules with ``opa check --strict``
+`kest.core.engine.rego_regorus` and `kest.core.engine.rego_cpp`. Check modules with ``opa check --strict``
 before
 relying on them here: an embedded interpreter tells less about a mistake than OPA does.
 """
@@ -97,7 +97,7 @@ class RegoLocalEngine(DecidingEngine):
         return refuse_names(policy_names) or self._decide(policy_names, input_json(context))
 
     async def async_decide(self, entry_id: str, policy_names: Sequence[str], context: Mapping[str, Any]) -> Decision:
-        """:meth:`decide`, inline unless the input is so large that reading it would hold up the event loop."""
+        """`decide`, inline unless the input is so large that reading it would hold up the event loop."""
         refused = refuse_names(policy_names)
         if refused is not None:
             return refused

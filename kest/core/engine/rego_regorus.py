@@ -13,7 +13,7 @@ What it does (measured), and what is made of it here:
 - Errors carry a backtrace and may quote values; only their position is kept.
 - Built-ins are strict: ``1/0`` or ``to_number("x")`` fails the decision (deny) where OPA calls the expression
   undefined.
-- It finds unsafe variables when it loads a module, as OPA does; rego-cpp does not, see :func:`unsafe_variable`.
+- It finds unsafe variables when it loads a module, as OPA does; rego-cpp does not, see `unsafe_variable`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _ThreadEngines:
 
 
 _every_thread: set[_ThreadEngines] = set()
-"""Keeps the engines of all threads alive, so that only :class:`_ThreadEnd` can drop them, and only in their own thread.
+"""Keeps the engines of all threads alive, so that only `_ThreadEnd` can drop them, and only in their own thread.
 After a fork the child clears the other threads' locals from the surviving one: there this set makes it a silent
 leak."""
 
@@ -130,7 +130,7 @@ class RegorusBackend:
             raise
 
     def ask(self, package: tuple[str, ...], document: str, rule: str) -> object:
-        """The value of ``rule`` for ``document`` (JSON text); :data:`UNDEFINED` if it has none."""
+        """The value of ``rule`` for ``document`` (JSON text); `UNDEFINED` if it has none."""
         engines = _locals.engines
         engine = None if engines is None else engines.by_token.get(self._token)
         if engine is None:

@@ -88,7 +88,7 @@ def validate_rule(rule: str) -> str:
 
 
 def reason_rules(source: str) -> tuple[str, ...]:
-    """Those of :data:`~kest.core.engine.reasons.REASON_RULES` that the module defines (and not as functions)."""
+    """Those of `kest.core.engine.reasons.REASON_RULES` that the module defines (and not as functions)."""
     heads = {match.group("rule") for match in _REASON_RULE.finditer(masked(source, strings=True))}
     return tuple(rule for rule in REASON_RULES if rule in heads)
 

@@ -1,6 +1,6 @@
 """Policies for the classical access-control models, each in Rego v1 and in Cedar.
 
-The texts are package data (``importlib.resources.files("kest.core.policies") / "biba.rego"``); :func:`load` reads one
+The texts are package data (``importlib.resources.files("kest.core.policies") / "biba.rego"``); `load` reads one
 by name. Each Rego module is ``package kest.policies.<name>`` with the rule ``allow`` and a set ``reasons`` that says
 what denied; each Cedar text is one policy set for any action. ``docs/policies/<name>.md`` lists attributes and rules.
 """
@@ -47,7 +47,7 @@ def load(name: str, language: Language = "rego") -> str:
     """The text of one policy of the pack.
 
     Args:
-        name: one of :data:`NAMES`.
+        name: one of `NAMES`.
         language: ``"rego"`` or ``"cedar"``.
 
     Raises:
