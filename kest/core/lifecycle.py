@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from kest._kestcore import Passport, Signer, canonicalize, digest, stamp
 from kest.core import config, context, metering, spans
 from kest.core.binding import argument_hash
+from kest.core.call_input import policy_input
 from kest.core.decisions import decisions
 from kest.core.engine.base import Decision
 from kest.core.labels import identity_labels
-from kest.core.policy_input import policy_input
 from kest.core.questions import Asking, Decide, Principal, Question, Settle, Sign
 from kest.errors import CanonicalizationError, KestError, PolicyDeniedError, PolicyEngineError
 
