@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from kest.audit.redaction import Redaction
 
-__all__ = ["AuditLog"]
+__all__ = ["AuditLog", "open_logs"]
 
 log = logging.getLogger("kest.audit")
 
@@ -63,6 +63,10 @@ class AuditLog:
         close_timeout: seconds for which `close` tries to write what is left; the end of the process, too.
         storage: the file operations; for tests.
 
+    Attributes:
+        signer_kind: the class of ``signer``.
+        on_failure, durable_intents, max_pending, redaction: as given.
+
     Raises:
         AuditLockedError: somebody else writes to it.
         AuditCorruptError: what is there is not the log that was written.
@@ -92,6 +96,9 @@ class AuditLog:
         key = signer_of(signer)
         name = checked_name(key.principal.partition("://")[2] or key.principal if origin is None else origin)
         self._signer = key.renamed(name)
+        self.signer_kind = type(signer).__name__
+        self.on_failure, self.durable_intents = on_failure, durable_intents
+        self.max_pending, self.redaction = max_pending, redaction
         self._writer = LogWriter(path, name, key, storage)
         self._queue = Queue(max_pending, max_pending_bytes)
         self._blocks, self._durable = on_failure == "block", durable_intents
@@ -342,6 +349,11 @@ def _told(recovery: Recovery) -> dict[str, Any]:
 
 
 _open_logs: weakref.WeakSet[AuditLog] = weakref.WeakSet()
+
+
+def open_logs() -> list[AuditLog]:
+    """Those that this process writes."""
+    return list(_open_logs)
 
 
 def _close_all() -> None:

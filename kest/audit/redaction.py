@@ -65,6 +65,7 @@ class Redaction:
         self.labels = frozenset(labels)
         if "principal" in self.labels:
             raise ConfigurationError("the principal says who signed; it cannot be erased")
+        self.path = Path(path)
         self.reasons = reasons
         self._fresh: deque[tuple[str, str, str, str]] = deque()
         self._lock = Lock()

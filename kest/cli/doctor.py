@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kest.cli.source import UsageError
@@ -12,6 +13,7 @@ from kest.cli.terminal import Paint, clean, fold, json_text, pad, terminal_width
 
 if TYPE_CHECKING:
     from kest._kestcore import Signer
+    from kest.audit import NoteKey
     from kest.doctor import Attack, Report, Result
 
 __all__ = ["register"]
@@ -39,6 +41,21 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--strict", action="store_true", help="exit status 1 for warnings, too, and for what was only degraded"
     )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument(
+        "--log",
+        metavar="LOG",
+        action="append",
+        default=[],
+        help="the folder of an audit log to look at, too; may be repeated. Logs that APP has open are looked at anyway",
+    )
+    parser.add_argument("--log-key", metavar="VKEY", help="the verifier key of --log, or a file that holds it")
+    parser.add_argument(
+        "--telemetry",
+        metavar="FILE",
+        action="append",
+        default=[],
+        help="a file or database of telemetry to look at, too; may be repeated",
+    )
     group = parser.add_argument_group("attack")
     group.add_argument(
         "--attack", metavar="TARGET", help="the URL of a running application, or module:app to run it here"
@@ -67,6 +84,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.attack is not None:
         if arguments.app is not None:
             raise UsageError("either APP, to look at it, or --attack TARGET")
+        if arguments.log or arguments.log_key or arguments.telemetry:
+            raise UsageError("--log, --log-key and --telemetry are looked at without --attack")
         return _attack(arguments)
     from kest.doctor import examine
     from kest.doctor.application import ApplicationError, load
@@ -75,13 +94,36 @@ def _run(arguments: argparse.Namespace) -> int:
         app = None if arguments.app is None else load(arguments.app)
     except ApplicationError as error:
         raise UsageError(str(error)) from None
-    report = examine(app)
+    logs, key = _logs(arguments)
+    report = examine(app, logs=logs, log_key=key, telemetry=[_there(name) for name in arguments.telemetry])
     if arguments.json:
         print(json_text(report.document()))
     else:
         _show(report)
     worst = report.worst()
     return int(worst == "danger" or (arguments.strict and worst == "warning"))
+
+
+def _logs(arguments: argparse.Namespace) -> tuple[list[Path], NoteKey | None]:
+    from kest.cli.logs import key_of
+
+    if arguments.log_key is not None and not arguments.log:
+        raise UsageError("--log-key is the key of a log that --log names")
+    paths = [_there(name) for name in arguments.log]
+    for path in paths:
+        if not path.is_dir():
+            raise UsageError(f"--log: {clean(path, 200)} is a file, and an audit log is a folder")
+    return paths, None if arguments.log_key is None else key_of(arguments.log_key)
+
+
+def _there(name: str) -> Path:
+    path = Path(name)
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(f"cannot look at {clean(name, 200)}: {reason}") from None
+    return path
 
 
 def _show(report: Report) -> None:

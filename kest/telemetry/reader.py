@@ -80,6 +80,11 @@ class TelemetryReader:
             raise TelemetryError(f"cannot read {self.path!r}: {error}") from None
         return database
 
+    @property
+    def is_database(self) -> bool:
+        """Whether it is an SQLite database; otherwise JSON lines."""
+        return self._database is not None
+
     def __iter__(self) -> Iterator[SpanRecord]:
         self.damaged = []
         return self._lines() if self._database is None else self._rows(self._database)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kest.telemetry.otlp import Target
     from kest.telemetry.processor import Route, Router
 
-__all__ = ["EXPORTER_TYPES", "KestTelemetry"]
+__all__ = ["EXPORTER_TYPES", "KestTelemetry", "current_state"]
 
 log = logging.getLogger("kest.telemetry")
 
@@ -297,3 +297,8 @@ def _at_exit() -> None:
 
 _lock = Lock()
 _state = _State()
+
+
+def current_state() -> _State:
+    """For `kest doctor`."""
+    return _state
