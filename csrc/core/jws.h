@@ -2,6 +2,7 @@
 #ifndef KEST_JWS_H
 #define KEST_JWS_H
 
+#include "b64url.h"
 #include "buf.h"
 #include "crypto.h"
 #include "json_read.h"
@@ -16,6 +17,13 @@ typedef struct kest_jws_view {
 
 /* KEST_E_JWS_PARTS unless there are exactly three non-empty parts, KEST_E_LIMIT beyond KEST_MAX_JWS. */
 kest_status kest_jws_split(const uint8_t *jws, size_t len, kest_jws_view *out);
+
+/* Whether a JWS of these parts (header in base64url, payload and signature before it) is one that readers take. */
+static inline bool kest_jws_fits(size_t header_b64, size_t payload, size_t sig)
+{
+    return header_b64 <= KEST_MAX_JWS && payload <= KEST_MAX_JWS &&
+           header_b64 + kest_b64_encoded_len(payload) + kest_b64_encoded_len(sig) + 2 <= KEST_MAX_JWS;
+}
 
 typedef struct kest_jws_header {
     kest_alg alg;

@@ -1,6 +1,7 @@
 #include "alloc.h"
 #include "b64url.h"
 #include "chain.h"
+#include "jws.h"
 #include "trust.h"
 
 #include <string.h>
@@ -93,7 +94,7 @@ kest_status kest_node_layout(const kest_node_facts *f, kest_str payload, kest_no
     size_t sig_at;
     kest_status st;
 
-    if (payload.len > KEST_MAX_JWS / 2 || f->nparents > KEST_MAX_PARENTS)
+    if (f->nparents > KEST_MAX_PARENTS || !kest_jws_fits(f->header_b64.len, payload.len, KEST_SIG_LEN))
         return KEST_E_LIMIT;
     sig_at = f->header_b64.len + 1 + kest_b64_encoded_len(payload.len) + 1;
     if ((st = node_new(f, sig_at + sig_len, out)) != KEST_OK)

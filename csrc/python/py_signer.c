@@ -134,9 +134,12 @@ static PyObject *signed_text(kest_state *state, const SignerObject *self, const 
 {
     const size_t body = kest_b64_encoded_len(len), sig_at = header->len + body + 2;
     uint8_t sig[KEST_SIG_LEN], *jws;
-    PyObject *result = PyUnicode_New((Py_ssize_t)(sig_at + kest_b64_encoded_len(KEST_SIG_LEN)), 127);
+    PyObject *result;
     kest_status st;
 
+    if (!kest_jws_fits(header->len, len, KEST_SIG_LEN))
+        return kest_raise(state, KEST_E_LIMIT);
+    result = PyUnicode_New((Py_ssize_t)(sig_at + kest_b64_encoded_len(KEST_SIG_LEN)), 127);
     if (!result)
         return NULL;
     jws = PyUnicode_1BYTE_DATA(result);
@@ -166,7 +169,7 @@ static PyObject *signer_sign_jws(SignerObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "y*|U:sign_jws", &view, &typ))
         return NULL;
     kest_buf_init(&header);
-    if ((size_t)view.len > KEST_MAX_JWS / 2)
+    if (!kest_jws_fits(self->header.len, (size_t)view.len, KEST_SIG_LEN)) /* before it is copied */
         kest_raise(state, KEST_E_LIMIT);
     else if (!(copy = copy_of(view.buf, (size_t)view.len)))
         PyErr_NoMemory();

@@ -33,8 +33,8 @@ log = logging.getLogger("kest.audit")
 ON_FAILURE = ("fail", "block")
 
 
-MAX_PAYLOAD, MAX_JWS = 8 * 1024 * 1024, 16 * 1024 * 1024
-"""Bytes of a record before and after it is signed, as in the core."""
+MAX_PAYLOAD, MAX_JWS = 12_000_000, 16 * 1024 * 1024
+"""Bytes of a record before and after it is signed: what readers take as a JWS (16 MiB), with room for a header."""
 
 
 def _fits(size: int, most: int) -> None:

@@ -22,6 +22,7 @@ __all__ = ["Wanted", "add_filters", "json_line", "locate", "show_record"]
 KINDS = ("entry", "intent", "outcome", "denial", "verdict", "key", "log", "large", "unreadable")
 MOST = 600  # characters of one value that are looked at, where only lines of it are shown
 INDENT, NAME = 3, 14
+MAX_RECORD = 65_535  # that of kest.audit.records, which is not imported for --help
 HASH = re.compile(r"[0-9a-f]{64}")
 SPAN = re.compile(r"([0-9]{1,9})([smhd])")
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -168,7 +169,9 @@ def show_record(record: Record, paint: Paint, *, full: bool = False) -> Iterator
         return
     colour = {"denial": paint.bad, "outcome": paint.dim, "log": paint.dim, "key": paint.warn}.get(record.kind, str)
     head = f"{record.index:>8}  {pad(clean(_clock(record.timestamp_ms), 23), 23)}  "
-    said = clip(_summary(record, paint.more), columns if full else max(20, columns - width(head) - 12), paint.more)
+    size = f"({len(record.body):,} bytes) " if len(record.body) > MAX_RECORD else ""  # of which a line shows little
+    said = size + _summary(record, paint.more)
+    said = clip(said, columns if full else max(20, columns - width(head) - 12), paint.more)
     yield f"{paint.dim(head)}{colour(pad(record.kind, 10))}  {said}".rstrip()
     if full:
         for name, value in _members(record):

@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -77,6 +77,8 @@ def pad(text: str, columns: int, right: bool = False) -> str:
 
 def fold(text: str, columns: int) -> list[str]:
     """``text`` in lines of at most ``columns``, broken at spaces where there are any."""
+    if text.isascii():
+        return list(_slices(text, columns))
     lines: list[str] = []
     line = ""
     for word in text.split(" "):
@@ -89,6 +91,17 @@ def fold(text: str, columns: int) -> list[str]:
         *full, line = _chop(word, columns)
         lines += full
     return [*lines, line]
+
+
+def _slices(text: str, columns: int) -> Iterator[str]:
+    """The same for ASCII, where a character is a column: megabytes are cut, not taken apart."""
+    at = 0
+    while len(text) - at > columns:
+        space = text.rfind(" ", at, at + columns + 1)
+        end = space if space > at else at + columns
+        yield text[at:end]
+        at = end + (space > at)
+    yield text[at:]
 
 
 def _chop(word: str, columns: int) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from kest.viz.layout import HEIGHT, WIDTH, lay_out
 from kest.viz.model import Graph, Node
-from kest.viz.style import clipped, colour_of, label_of, marks_of
+from kest.viz.style import clipped, colour_of, label_of, marks_of, told
 
 __all__ = ["to_html"]
 
@@ -84,20 +84,20 @@ def _node(node: Node, x: float, y: float, number: int) -> dict[str, Any]:
         "marks": marks_of(node),
         "parents": list(node.parents),
         "verdict": [node.verdict.state, clipped(node.verdict.reason, 300)],
-        "hash": node.hash,
+        "hash": told(node.hash, 100),  # of a parent that is not there, whatever its child says
     }
     if node.trust is not None:
         said["trust"] = node.trust
     if node.kind in ("entry", "denial"):
-        said["operation"] = clipped(node.operation, 300)
-        said["principal"] = clipped(node.principal, 300)
+        said["operation"] = told(node.operation, 300)
+        said["principal"] = told(node.principal, 300)
         said["time"] = node.timestamp_ms
-        said["taints"] = [clipped(taint, 100) for taint in node.taints[:MAX_MEMBERS]]
+        said["taints"] = [told(taint, 100) for taint in node.taints[:MAX_MEMBERS]]
         said["outcome"] = _outcome(node)
     if node.denial is not None:
-        said["denial"] = [clipped(text, 300) for text in (node.denial.policy, node.denial.tier, node.denial.reason)]
+        said["denial"] = [told(text, 300) for text in (node.denial.policy, node.denial.tier, node.denial.reason)]
     if node.why:
-        said["why"] = clipped(node.why, 300)
+        said["why"] = told(node.why, 300)
     if node.origin:
         said["origin"] = clipped(node.origin, 100)
     if node.payload or node.header:
@@ -111,7 +111,7 @@ def _outcome(node: Node) -> dict[str, Any]:
     if outcome.state not in ("unknown", "missing"):
         said["verdict"] = [outcome.verdict.state, clipped(outcome.verdict.reason, 300)]
         said |= {
-            "error": clipped(outcome.error, 200),
+            "error": told(outcome.error, 200),
             "us": outcome.duration_us,
             "output": clipped(outcome.output_hash, 80),
         }

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from kest.visible import visible
 from kest.viz.model import Node
 
-__all__ = ["COLOURS", "clipped", "colour_of", "label_of", "marks_of"]
+__all__ = ["COLOURS", "clipped", "colour_of", "label_of", "marks_of", "told"]
 
 
 class Colours(NamedTuple):
@@ -45,6 +45,12 @@ def clipped(text: str, limit: int) -> str:
     """The first characters of ``text``, harmless, with … where something is missing."""
     shown = visible(text[:MAX_LOOK])
     return shown if len(shown) <= limit and len(text) <= MAX_LOOK else shown[: limit - 1] + "…"
+
+
+def told(text: str, limit: int) -> str:
+    """`clipped`, and how long it is where something is missing."""
+    shown = clipped(text, limit)
+    return shown if not shown.endswith("…") or text.endswith("…") else f"{shown} ({len(text):,} characters)"
 
 
 def label_of(node: Node, limit: int = 26) -> str:

@@ -6,7 +6,7 @@ import unicodedata
 
 from kest.viz.layout import HEIGHT, WIDTH, lay_out
 from kest.viz.model import Graph, Node
-from kest.viz.style import COLOURS, clipped, colour_of, label_of, marks_of
+from kest.viz.style import COLOURS, clipped, colour_of, label_of, marks_of, told
 
 __all__ = ["to_svg"]
 
@@ -44,7 +44,8 @@ def _box(node: Node, x: float, y: float) -> list[str]:
     heavy = 3 if node.kind == "denial" or node.verdict.state == "invalid" or node.outcome.state == "missing" else 1.5
     trust = "" if node.trust is None else f"trust {node.trust}"
     second = clipped(" · ".join(part for part in (trust, *marks) if part), 32)
-    whole = [label_of(node, 200), clipped(node.principal, 200), trust, *marks]
+    name = told(node.operation, 200) if node.kind in ("entry", "denial") else label_of(node, 200)
+    whole = [name, told(node.principal, 200), trust, *marks]
     if node.taints:
         whole.append(clipped(", ".join(node.taints[:20]), 300))
     tip = _text("\n".join(part for part in whole if part))

@@ -270,3 +270,15 @@ def _no_locking() -> bool:
     import resource
 
     return 0 <= resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] < 64 * 1024
+
+
+def test_what_is_signed_is_what_readers_take() -> None:
+    """A JWS of 16 MiB at most: the header counts, too."""
+    signer = Signer("spiffe://kest.test/a", bytes(32))
+    around = len(signer.sign_jws(b"")) - 2  # header and signature
+    most = (16 * 1024 * 1024 - around - 2) // 4 * 3
+    assert len(signer.sign_jws(bytes(most))) <= 16 * 1024 * 1024
+    with pytest.raises(ValueError, match="16 MiB"):
+        signer.sign_jws(bytes(most + 4))
+    with pytest.raises(ValueError, match="16 MiB"):
+        signer.sign_jws(bytes(most), "a-much-longer-typ-than-before")
