@@ -14,7 +14,8 @@ from kest.audit.proof import VerifiedProof, verify_consistency, verify_proof
 from kest.audit.reader import AuditReader
 from kest.audit.records import Record
 from kest.audit.redaction import Redaction
-from kest.audit.verify import LogReport, MissingOutcome, Problem, verify_log
+from kest.audit.report import LogReport, MissingOutcome, Problem
+from kest.audit.verify import verify_log
 
 __all__ = [
     "AuditLog",

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kest._kestcore import sha256, tlog_frames
+from kest.audit.files import open_file, read_file
 from kest.audit.layout import Layout
 from kest.audit.storage import Storage
 from kest.errors import AuditCorruptError
@@ -125,7 +126,7 @@ def recover(layout: Layout, size: int) -> Recovered:
     reach, last = size, None  # all records before `reach` are there; end and digest of the frame before
     for at, (_, path) in enumerate(segments):
         if (head := heads[at]) is None:
-            data = path.read_bytes()
+            data = read_file(path)
             if _FRAME_MAGIC in data:
                 raise AuditCorruptError(f"the head of journal segment {path} has changed, and records stand behind it")
             torn.append(_torn(path, 0, data, "cut off within its head"))
@@ -150,7 +151,7 @@ def recover(layout: Layout, size: int) -> Recovered:
 
 
 def _head(path: Path) -> tuple[int, bytes] | None:
-    with path.open("rb") as file:
+    with open(open_file(path), "rb") as file:
         data = file.read(_HEAD.size)
     if len(data) < _HEAD.size:
         return None
@@ -164,7 +165,7 @@ def _frames(
     path: Path, first: int, before: bytes, limit: int | None, size: int, torn: list[TornTail]
 ) -> Iterator[tuple[int, int, bytes, bytes]]:
     """Frames below ``limit``, checked to follow one another."""
-    data = memoryview(path.read_bytes())[_HEAD.size :]
+    data = memoryview(read_file(path))[_HEAD.size :]
     frames, end, problem = tlog_frames(data)
     for start, count, offset, length, said, digest in frames:
         if limit is not None and start >= limit:

@@ -13,9 +13,10 @@ from enum import Enum
 from typing import Any
 
 from kest._kestcore import PublicKey, RecordKeys, b64url_encode, canonicalize, sha256
+from kest.audit.chains import Chains
 from kest.audit.note import NoteKey
 from kest.audit.records import Record
-from kest.core.grants import public_key_of
+from kest.core.grants import Grant, public_key_of
 from kest.core.truststore import TrustStore
 from kest.errors import AuditError, KestError
 
@@ -37,6 +38,8 @@ class Verdict(str, Enum):
     AFTER_ROTATION = "signed after the key was rotated"
     AFTER_EXPIRY = "signed after the key expired"
     AFTER_REVOCATION = "signed after the key was revoked"
+    BEFORE_KEY = "signed before the key was valid"
+    BAD_CHAIN = "the certificate chain proves nothing"
     UNKNOWN_KEY = "unknown key"
     BAD_SIGNATURE = "the signature does not match"
     UNREADABLE = "unreadable"
@@ -101,7 +104,8 @@ def key_event(
 class KeyLife:
     """One key of one principal, from which record to which. -1: since before the log began; `NEVER`: not yet.
 
-    ``used`` counts the records that it signed well before any of that, ``misused`` those after.
+    ``windows`` are the times (Unix milliseconds, inclusive) for which it was given, or for which certificates vouch for it;
+    none: any. ``used`` counts the records that it signed well before any of that, ``misused`` those after.
     """
 
     principal: str
@@ -113,6 +117,7 @@ class KeyLife:
     revoked: int = NEVER
     expired: int = NEVER
     not_after: int = NEVER
+    windows: tuple[tuple[int, int], ...] = ()
     used: int = 0
     misused: int = 0
 
@@ -122,6 +127,9 @@ class KeyLife:
             return Verdict.AFTER_REVOCATION
         if index > self.expired or timestamp_ms > self.not_after:
             return Verdict.AFTER_EXPIRY
+        if self.windows and not any(start <= timestamp_ms <= end for start, end in self.windows):
+            early = timestamp_ms < min(start for start, _ in self.windows)
+            return Verdict.BEFORE_KEY if early else Verdict.AFTER_EXPIRY
         if index > self.rotated and timestamp_ms > self.rotated_ms:  # what was under way then came a little later
             return Verdict.AFTER_ROTATION
         return self.since
@@ -142,29 +150,58 @@ class KeyBook:
 
     log_key: NoteKey
     lives: list[KeyLife] = field(default_factory=list)
+    named: list[KeyLife] = field(default_factory=list)
+    """Of `lives`, those that are known without a certificate: facts name keys by their place here."""
+    chains: Chains | None = None
+    _ends: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
+    """Revocation and expiry of keys that nobody had shown until then, by principal and thumbprint."""
+    _keys: RecordKeys | None = None
 
     @classmethod
     def of(cls, log_key: NoteKey, keys: Any = None) -> KeyBook:
-        """From what a verifier has: a `TrustStore`, or a mapping of principals to one key or a list of them."""
+        """From what a verifier has: a `TrustStore`, or a mapping of principals to one key or a list of them.
+
+        Where the store has authorities, certificate chains in the records' headers make keys known, too.
+        """
         book = cls(log_key)
         book._add(log_key.name, PublicKey.from_raw(log_key.raw))
-        for principal, key, until in _pairs(keys):
+        for principal, key, start, until in _pairs(keys):
             life = book._add(principal, public_key_of(key), None if isinstance(key, PublicKey) else key)
             life.not_after = until
+            if start > 0:
+                life.windows = ((start, until),)
+        if isinstance(keys, TrustStore) and keys.has_authorities:
+            book.chains = Chains(keys, book._certified)
         return book
 
-    def _add(self, principal: str, key: PublicKey, jwk: Any = None) -> KeyLife:
+    def _add(self, principal: str, key: PublicKey, jwk: Any = None, *, certified: bool = False) -> KeyLife:
         try:
             name = thumbprint(key if jwk is None else jwk)
         except KestError:
             name = f"{key.alg}-{len(self.lives)}"  # of a kind whose JWK nobody gave: no event can name it
         life = KeyLife(principal, key, name)
+        life.revoked, life.expired = self._ends.get((principal, name), (NEVER, NEVER))
         self.lives.append(life)
+        if not certified:
+            self.named.append(life)
+            self._keys = None
+        return life
+
+    def _certified(self, grant: Grant, jwk: dict[str, str]) -> KeyLife:
+        """The life of a key that a certificate vouches for: one, however often the certificate was renewed."""
+        principal, key, _, _, start, end = grant
+        name = thumbprint(jwk)
+        known = next((life for life in self.lives if life.principal == principal and life.thumbprint == name), None)
+        life = known or self._add(principal, key, jwk, certified=True)
+        if known is None or known.windows:
+            life.windows = tuple(dict.fromkeys((*life.windows, (start, end))))
         return life
 
     def record_keys(self) -> RecordKeys:
-        """As the C core takes them: facts name keys by their place in `lives`."""
-        return RecordKeys([(life.principal, life.key) for life in self.lives])
+        """As the C core takes them."""
+        if self._keys is None:
+            self._keys = RecordKeys([(life.principal, life.key) for life in self.named])
+        return self._keys
 
     def apply(self, record: Record, signed_by: KeyLife) -> str | None:
         """Take note of a key event; why it does not count, or None."""
@@ -180,7 +217,11 @@ class KeyBook:
             return self._begin(record, payload, mine)
         life = mine.get(name)
         if life is None:
-            return f"{principal} has no key {name}"
+            # Should it turn up later, with a certificate or by an event, it has ended all the same.
+            revoked, expired = self._ends.get((principal, name), (NEVER, NEVER))
+            ends = (min(revoked, record.index), expired) if event == REVOKED else (revoked, min(expired, record.index))
+            self._ends[principal, name] = ends
+            return None if self.chains is not None else f"{principal} has no key {name}"
         if event == REVOKED:
             life.revoked = min(life.revoked, record.index)
         else:
@@ -211,13 +252,13 @@ class KeyBook:
         return None
 
 
-def _pairs(keys: Any) -> Iterable[tuple[str, Any, int]]:
+def _pairs(keys: Any) -> Iterable[tuple[str, Any, int, int]]:
     if keys is None:
         return
     if isinstance(keys, TrustStore):
         for grant in keys.grants():
-            yield grant[0], grant[1], min(grant[5], NEVER)
+            yield grant[0], grant[1], grant[4], min(grant[5], NEVER)
         return
     for principal, key in keys.items():
         for one in key if isinstance(key, (list, tuple)) else (key,):
-            yield principal, one, NEVER
+            yield principal, one, 0, NEVER

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kest._kestcore import canonicalize, parse, sha256, tlog_consistency_path, tlog_find, tlog_leaf, tlog_records
+from kest.audit.files import open_file, read_file
 from kest.audit.layout import WIDTH, Layout
 from kest.audit.note import Checkpoint, NoteKey
 from kest.audit.records import MAX_RECORD, Record, large_pointer
@@ -17,11 +18,13 @@ from kest.core.grants import public_key_of
 from kest.errors import AuditCorruptError, AuditError, AuditProofError
 
 if TYPE_CHECKING:
-    from kest.audit.verify import LogReport
+    from kest.audit.report import LogReport
 
 __all__ = ["AuditReader", "UnverifiedReader", "log_key"]
 
-MAX_LARGE = 64 << 20
+MAX_LARGE, MAX_CHECKPOINT = 64 << 20, 1 << 20
+TAG = 16
+"""Bytes of the index for each record."""
 
 
 def log_key(key: Any, origin: str | None = None) -> NoteKey:
@@ -70,7 +73,7 @@ class AuditReader:
         """
         before: Checkpoint | None = getattr(self, "checkpoint", None)
         try:
-            data = self.layout.checkpoint.read_bytes()
+            data = read_file(self.layout.checkpoint, MAX_CHECKPOINT)
         except FileNotFoundError:
             raise AuditError(
                 f"there is no checkpoint in {self.layout.root}: it is no log, or nothing was published yet"
@@ -143,9 +146,7 @@ class AuditReader:
         """What a leaf of kind ``large`` stands for; the leaf itself if it stands for nothing that is there."""
         try:
             said = parse(leaf)
-            path = self.layout.large(_digest(said["sha256"]))
-            with path.open("rb") as file:
-                body = file.read(MAX_LARGE + 1)
+            body = read_file(self.layout.large(_digest(said["sha256"])), MAX_LARGE)
         except (OSError, ValueError, KeyError, TypeError, AuditError):
             return leaf
         return body if len(body) > MAX_RECORD and sha256(body).hex() == said["sha256"] else leaf
@@ -173,9 +174,11 @@ class AuditReader:
     def _look_up(self, half: bytes, by_subject: bool) -> list[int]:
         """Where the index has this half of a tag. It is looked through where it lies: 16 MB for a million records."""
         try:
-            with self.layout.index.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as index:
-                found = tlog_find(index, half, by_subject)
-        except (FileNotFoundError, ValueError):  # there is none, or an empty one
+            with open(open_file(self.layout.index), "rb") as file:
+                length = min(os.fstat(file.fileno()).st_size, self.size * TAG)  # of a longer one, nothing else counts
+                with mmap.mmap(file.fileno(), length - length % TAG, access=mmap.ACCESS_READ) as index:
+                    found = tlog_find(index, half, by_subject)
+        except (FileNotFoundError, ValueError, AuditCorruptError):  # there is none, or an empty one
             return []
         return [i for i in found if i < self.size]
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from kest._kestcore import tlog_fold, tlog_inclusion_path, tlog_root
+from kest.audit.files import read_file
 from kest.audit.layout import MAX_LEVEL, WIDTH, Layout, width_of
 from kest.audit.storage import Storage
 from kest.errors import AuditCorruptError
 
-__all__ = ["TileReader", "TileWriter", "first_records"]
+__all__ = ["TileReader", "TileWriter", "first_records", "whole_records"]
 
 HASH = 32
 MAX_BUNDLE = WIDTH * (2 + 65535)
@@ -95,13 +96,9 @@ class TileReader:
             paths.append(self._layout.tile(level, index))  # the log has grown, and dropped the partial one
         for path in paths:
             try:
-                with path.open("rb") as file:
-                    data = file.read(MAX_BUNDLE + 1)
+                return read_file(path, MAX_BUNDLE)
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            if len(data) > MAX_BUNDLE:
-                raise AuditCorruptError(f"{path} is longer than any tile or bundle")
-            return data
         raise AuditCorruptError(f"{paths[0]} is missing")
 
     def node(self, level: int, index: int) -> bytes:
@@ -126,6 +123,19 @@ class TileReader:
             index = self.size >> (8 * (level + 1))
             rows.append(self.hashes(level, index) if width_of(self.size, level, index) else b"")
         return rows
+
+
+def whole_records(bundle: bytes) -> list[bytes]:
+    """The whole records that a bundle begins with, whatever follows."""
+    found: list[bytes] = []
+    at = 0
+    while at + 2 <= len(bundle):
+        end = at + 2 + int.from_bytes(bundle[at : at + 2], "big")
+        if end > len(bundle):
+            break
+        found.append(bundle[at + 2 : end])
+        at = end
+    return found
 
 
 def first_records(bundle: bytes | bytearray, count: int) -> bytes:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kest._kestcore import LogTree, Signer, sha256, tlog_frame, tlog_leaves
+from kest.audit.files import read_file
 from kest.audit.journal import FRAME_HEAD, START, Journal, TornTail, recover
 from kest.audit.layout import WIDTH, Layout
 from kest.audit.note import Checkpoint, NoteKey, checkpoint_text, note_line
@@ -27,7 +28,7 @@ log = logging.getLogger("kest.audit")
 Item = str | tuple[Signer, str, bytes]
 """A record, or who is to sign it, its ``typ`` and its payload."""
 
-TAG = 16
+TAG, MAX_CHECKPOINT = 16, 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class LogWriter:
 
     def _read_checkpoint(self) -> Checkpoint:
         try:
-            data = self.layout.checkpoint.read_bytes()
+            data = read_file(self.layout.checkpoint, MAX_CHECKPOINT)
         except FileNotFoundError:
             return Checkpoint(self.key.name, 0, sha256(b""), "")
         try:

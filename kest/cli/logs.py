@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,8 +57,10 @@ def holds_proof(name: str) -> bool:
     from kest.audit.proof import HEADER
 
     try:
+        if name == "-" or not stat.S_ISREG(os.stat(name).st_mode):
+            return False  # a pipe can be read once
         with open(name, "rb") as file:
-            return name != "-" and file.read(len(HEADER) + 1) == HEADER.encode() + b"\n"
+            return file.read(len(HEADER) + 1) == HEADER.encode() + b"\n"
     except (OSError, ValueError):
         return False  # whoever reads it says why
 

@@ -68,6 +68,8 @@ def holds_telemetry(name: str) -> bool:
     if name == "-":
         return False
     try:
+        if not stat.S_ISREG(os.stat(name).st_mode):
+            return False  # a pipe can be read once
         with open(name, "rb") as file:
             return is_telemetry(file.read(HEAD))
     except (OSError, ValueError):

@@ -230,6 +230,21 @@ class TrustStore:
             said = "; ".join(("", *problems))
             raise VerificationError(f"{error}{said}", index=error.index, reason=f"{error.reason}{said}") from None
 
+    @property
+    def has_authorities(self) -> bool:
+        """Whether certificate chains can prove anything to it."""
+        return bool(self._current().authorities)
+
+    def chain_grant(self, header: str) -> tuple[Grant, str] | None:
+        """What the certificate chain in a JWS's header (base64url) proves, and its leaf (standard base64 of DER); None where
+        it is not for a chain to prove: there is none, or nobody here vouches for the principal's trust domain.
+
+        Raises:
+            ChainError: it proves nothing.
+        """
+        leaf = self._leaf(header, self._current())
+        return None if leaf is None else (leaf.grant, _header(f"{header}.")["x5c"][0])
+
     # --- inside ---
 
     def _current(self) -> _Built:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +59,8 @@ class TelemetryReader:
         self.damaged: list[Damage] = []
         self._database: sqlite3.Connection | None = None
         try:
+            if not stat.S_ISREG(os.stat(self.path).st_mode):
+                raise OSError("it is no regular file")  # it is opened several times: a pipe would be waited for
             with open(self.path, "rb") as file:
                 head = file.read(HEAD)
         except (OSError, ValueError) as error:

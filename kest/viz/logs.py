@@ -10,7 +10,6 @@ from kest.errors import AuditCorruptError, KestError
 from kest.viz.records import Source, SourceRecord
 
 if TYPE_CHECKING:
-    from kest._kestcore import RecordKeys
     from kest.audit import AuditReader, KeyLife, Record
     from kest.audit.keys import KeyBook
 
@@ -108,26 +107,16 @@ class _Judge:
 
     def __init__(self, book: KeyBook) -> None:
         self.book = book
-        self.keys: RecordKeys = book.record_keys()
 
     def __call__(self, record: Record | str) -> tuple[Any, KeyLife | None]:
-        from kest.audit.facts import facts_of, verdict_of
+        from kest.audit.facts import judge
 
         if isinstance(record, str):
             return None, None
         try:
-            _, status, key, timestamp, _ = facts_of(record, self.keys)
+            verdict, life = judge(record, self.book)
         except (KestError, ValueError):
             return None, None
-        if status:
-            return verdict_of(status), None
-        if key < 0:
-            return None, None
-        life = self.book.lives[key]
-        verdict = life.verdict(record.index, timestamp)
-        if record.kind == "key" and verdict.good:
-            before = len(self.book.lives)
+        if life is not None and record.kind == "key" and verdict.good:
             self.book.apply(record, life)
-            if len(self.book.lives) != before:
-                self.keys = self.book.record_keys()
         return verdict, life if verdict.good else None

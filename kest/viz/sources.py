@@ -53,6 +53,8 @@ def read(name: str | Path, log_key: Any = None, keys: Any = None) -> Source:
         return _of_text(_decoded(_stdin()))
     path = Path(name)
     try:
+        if not path.is_dir() and not path.is_file() and path.exists():  # a pipe can be read once
+            return _read_text(path)
         head = b"" if path.is_dir() else _head(path)
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL
         raise SourceError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None

@@ -486,3 +486,54 @@ def test_readers_beside_the_writer(open_log: Callable[..., AuditLog]) -> None:
     for thread in threads:
         thread.join()
     assert not failures
+
+
+# --- which record it is ---
+
+
+def problems(log: AuditLog, keys: Any) -> list[tuple[str, int | None]]:
+    return [(problem.kind, problem.index) for problem in verify_log(log.path, log.key, keys).problems]
+
+
+def offsets(bundle: bytes) -> list[int]:
+    found, at = [], 0
+    while at < len(bundle):
+        found.append(at)
+        at += 2 + int.from_bytes(bundle[at : at + 2], "big")
+    return found
+
+
+@pytest.mark.parametrize("number", [0, 1, 255, 256, 300, 511])
+def test_the_record_that_was_changed_is_named(filled: AuditLog, configured: Any, number: int) -> None:
+    path = filled.path / f"tile/entries/{number // 256:03}"
+    change(path, offsets(path.read_bytes())[number % 256] + 150)
+    found = problems(filled, configured.keys)
+    assert ("record", number) in found
+    assert ("tile", number) in found
+    assert {index for _, index in found} <= {number, None, number + 1, number - 1}  # and its call's other half
+
+
+@pytest.mark.parametrize("number", [256, 301, 511])
+def test_a_record_after_which_nothing_can_be_read_is_named(filled: AuditLog, configured: Any, number: int) -> None:
+    path = filled.path / "tile/entries/001"
+    data = path.read_bytes()
+    at = offsets(data)[number - 256]
+    for damaged in (data[: at + 40], data[:at] + b"\xff\xff" + data[at + 2 :], data[:at]):
+        path.write_bytes(damaged)
+        report = verify_log(filled.path, filled.key, configured.keys)
+        assert [(one.kind, one.index) for one in report.problems] == [("bundle", number)]
+        assert sum(report.verdicts.values()) == 256  # what stands before it was verified
+    path.write_bytes(data + data[:at] if at else data + data)
+    assert problems(filled, configured.keys) == [("bundle", 512)]
+
+
+def test_a_bundle_that_is_gone_is_named_by_its_first_record(filled: AuditLog, configured: Any) -> None:
+    (filled.path / "tile/entries/001").unlink()
+    report = verify_log(filled.path, filled.key, configured.keys)
+    assert [(one.kind, one.index) for one in report.problems] == [("bundle", 256)]
+    assert sum(report.kinds.values()) == 256
+
+
+def test_the_hash_that_was_changed_is_named(filled: AuditLog, configured: Any) -> None:
+    change(filled.path / "tile/0/001", 32 * 44 + 7)
+    assert ("tile", 300) in problems(filled, configured.keys)

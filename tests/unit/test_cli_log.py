@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -459,10 +460,22 @@ def test_what_may_not_be_read(made: Made, capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_disk_error(made: Made, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever runs this: a file that cannot be read is said by name."""
+
+    def broken(path: Path, most: int) -> bytes:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr("kest.audit.tiles.read_file", broken)
+    fails(capsys, 2, "cannot read", "log", "show", made.name, *made.options[:2])
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo, lambda path: os.symlink("/dev/zero", path)])
+def test_what_is_no_file(made: Made, capsys: pytest.CaptureFixture[str], make: Any) -> None:
     path = made.path / "tile/entries/000.p/13"
     path.unlink()
-    path.mkdir()
-    fails(capsys, 2, "cannot read", "log", "show", made.name, *made.options[:2])
+    make(path)
+    fails(capsys, 1, "no regular file", "log", "show", made.name, *made.options[:2])
+    assert main(["log", "verify", made.name, *made.options]) == 1
+    assert "no regular file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
