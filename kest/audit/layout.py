@@ -62,4 +62,5 @@ class Layout:
         """Segments of the journal by number, ascending."""
         if not self.journal.is_dir():
             return []
-        return sorted((int(path.name), path) for path in self.journal.iterdir() if path.name.isdigit())
+        names = (path for path in self.journal.iterdir() if path.name.isascii() and path.name.isdigit())
+        return sorted((int(path.name), path) for path in names)

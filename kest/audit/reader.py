@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from collections.abc import Iterable, Iterator
@@ -241,7 +242,11 @@ class AuditReader:
 
     def journal_bytes(self) -> int:
         """What is durable and under no checkpoint yet, or was left by a writer that ended; 0 after a proper close."""
-        return sum(os.stat(path).st_size for _, path in self.layout.segments())
+        total = 0
+        for _, path in self.layout.segments():
+            with contextlib.suppress(FileNotFoundError):  # a checkpoint covers it by now
+                total += path.lstat().st_size
+        return total
 
 
 class UnverifiedReader(AuditReader):

@@ -9,6 +9,7 @@ import os
 import re
 import sqlite3
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,8 @@ class TelemetryReader:
             database = sqlite3.connect(f"{Path(self.path).absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
             try:
                 database.execute("PRAGMA cell_size_check = ON")
+                if sys.version_info >= (3, 11):  # of a longer value nothing is read into memory
+                    database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_LINE)
                 check_schema(database)
             except BaseException:
                 database.close()
