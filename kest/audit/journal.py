@@ -124,6 +124,7 @@ def recover(layout: Layout, size: int) -> Recovered:
     torn: list[TornTail] = []
     heads = [_head(path) for _, path in segments]
     reach, last = size, None  # all records before `reach` are there; end and digest of the frame before
+    there: set[bytes] = set()  # the digests of all frames that end there: the last with records, and empty ones
     for at, (_, path) in enumerate(segments):
         if (head := heads[at]) is None:
             data = read_file(path)
@@ -136,10 +137,11 @@ def recover(layout: Layout, size: int) -> Recovered:
             raise AuditCorruptError(
                 f"records {reach} to {first - 1} are neither in tiles nor in the journal, but {path.name} goes on from there"
             )
-        if last is not None and last[0] == first and last[1] != before:
+        if last is not None and last[0] == first and before not in there:
             raise AuditCorruptError(f"journal segment {path} does not continue what stands before it")
         limit = min((other[0] for other in heads[at + 1 :] if other is not None), default=None)
         for start, count, body, digest in _frames(path, first, before, limit, size, torn):
+            there = {digest} if count else there | {digest}
             last = start + count, digest
             reach = max(reach, last[0])
             if last[0] > size:
@@ -168,8 +170,8 @@ def _frames(
     data = memoryview(read_file(path))[_HEAD.size :]
     frames, end, problem = tlog_frames(data)
     for start, count, offset, length, said, digest in frames:
-        if limit is not None and start >= limit:
-            return  # a later segment begins here: this was never acknowledged
+        if limit is not None and start + bool(count) > limit:
+            return  # a later segment begins here: this was never acknowledged. Of an empty frame nobody knows, nor need know
         if start != first or said != before:
             raise AuditCorruptError(f"journal segment {path}: a frame with record {start} stands where {first} belongs")
         yield start, count, bytes(data[offset : offset + length]), digest

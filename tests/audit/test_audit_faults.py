@@ -16,8 +16,10 @@ from disk import FAULTS, FaultyDisk, PowerCutError
 from reference import tlog as ref
 
 from kest.audit import AuditReader
+from kest.audit.journal import recover
 from kest.audit.note import Checkpoint
 from kest.audit.writer import LogWriter
+from kest.errors import AuditCorruptError
 
 STEPS: list[int | str] = [3, "publish", 200, 100, "publish", 1, 5, "publish", "publish", 7]
 ORIGIN = "log.kest.test/unit"
@@ -144,3 +146,39 @@ def test_empty_groups(memory_folder: Path, signer: Any) -> None:
     writer = LogWriter(memory_folder / "log", ORIGIN, signer)
     assert writer.recovery.clean
     writer.close()
+
+
+@pytest.mark.parametrize("acknowledged", [True, False])
+def test_an_empty_group_at_the_end_of_a_segment(memory_folder: Path, signer: Any, acknowledged: bool) -> None:
+    """The next segment continues it, or what stands before it if its sync failed: both are this log."""
+    disk = FaultyDisk(memory_folder / "log")
+    writer = LogWriter(memory_folder / "log", ORIGIN, signer, disk)
+    writer.commit(["a.b.c"])
+    disk.at, disk.fault = disk.count + (3 if acknowledged else 1), "error after"
+    if acknowledged:
+        writer.commit([])
+    with pytest.raises(OSError):
+        writer.commit([])
+    writer.commit(["d.e.f"])
+    writer.commit([])
+    left = disk.restore("kill", memory_folder / "left")
+    writer.close()
+    for count in (2, 3, 4):  # each time as a process finds it that was killed before
+        writer = LogWriter(left, ORIGIN, signer)
+        assert writer.size == count
+        writer.commit([])
+        writer.commit(["x.y.z"])
+        writer.close()
+    assert [frame[0] + frame[1] for frame in recover(writer.layout, 0).frames][-1] == 5
+
+
+def test_a_segment_that_is_gone_from_the_middle_is_missed(memory_folder: Path, signer: Any) -> None:
+    """Also one of empty groups between others: what comes behind it continues it."""
+    path = memory_folder / "log"
+    for batch in (["a.b.c"], [], ["d.e.f"]):
+        writer = LogWriter(path, ORIGIN, signer)
+        writer.commit(batch)
+        writer.close()
+    (writer.layout.journal / "000000000002").unlink()
+    with pytest.raises(AuditCorruptError, match="does not continue"):
+        LogWriter(path, ORIGIN, signer)
