@@ -6,7 +6,7 @@ SOURCES = $(wildcard csrc/core/*.[ch] csrc/python/*.[ch])
 KEST_VECTORS ?= $(wildcard ../shared/vectors)
 export KEST_VECTORS
 
-.PHONY: help setup docs demo demo-delegation lab-up lab-test lab-down test services test-services check bench test-c test-sanitized test-pythons wheels fuzz test-tsan test-valgrind analyze demo-gate demo-audit clean
+.PHONY: help setup docs demo demo-delegation lab-up lab-test lab-down test services test-services check bench test-c test-sanitized test-pythons wheels fuzz soak test-tsan test-valgrind analyze demo-gate demo-audit clean
 
 help:
 	@echo "make demo            a governed, signed and verified pipeline over real data (a minute at first)"
@@ -21,6 +21,7 @@ help:
 	@echo "make check           lint, types, C warnings, duplicates (a minute)"
 	@echo "make docs            the documentation as a site, in out/site (a minute)"
 	@echo "make bench           speed and memory against the reference stack (six minutes)"
+	@echo "make soak            1,000,000 calls and 100,000 requests, and whether anything grows (four minutes)"
 	@echo "make test-sanitized  the tests over an ASan and UBSan build, and leaks of the extension (twelve minutes)"
 	@echo "make test-tsan       the C core's threading tests under ThreadSanitizer (half a minute)"
 	@echo "make test-valgrind   the C core's tests under valgrind (one to three minutes)"
@@ -107,6 +108,11 @@ bench: setup
 	@mkdir -p build
 	$(BIN)/python -m benchmarks.run --write --json build/results.json; status=$$?; \
 	$(BIN)/python -m benchmarks.plots build/results.json docs/pictures && exit $$status
+
+# SOAK=0.1 for a tenth of it. The other tests try a hundredth.
+SOAK ?= 1
+soak: setup
+	SOAK=$(SOAK) $(BIN)/python -m pytest -q tests/soak
 
 # Without what runs other people's code for minutes, and our C hardly at all.
 test-sanitized: setup
