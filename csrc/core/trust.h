@@ -1,14 +1,8 @@
-/* trust.h: how trust and taints travel from the parents of an entry to the entry. */
+/* trust.h: how taints travel from the parents of an entry to the entry. */
 #ifndef KEST_TRUST_H
 #define KEST_TRUST_H
 
 #include "shared.h"
-
-/* floor(parents_min * self / 100): the weakest link, in integers so that every implementation agrees. */
-static inline uint8_t kest_trust_propagate(uint8_t parents_min, uint8_t self)
-{
-    return (uint8_t)((unsigned)parents_min * self / KEST_MAX_TRUST);
-}
 
 /* (union of the parents' taints, plus added) minus removed, as a new set in *out; shares the parent's set when
  * nothing changes. `added` and `removed` are checked lists (kest_taints_check). *really_removed (may be NULL) says

@@ -13,12 +13,6 @@ from kest.doctor.redact import shown_variable
 __all__ = ["check_environment", "is_local"]
 
 SECTION = "environment"
-KNOWN = frozenset(
-    (
-        "KEST_ALLOWED_HOSTS", "KEST_BACKEND", "KEST_CONFIG", "KEST_INSECURE_NO_VERIFY", "KEST_KMS_KEY_ID",
-        "KEST_POLICY_CACHE_TTL", "KEST_USER_SALT",
-    )
-)  # fmt: skip
 LONG_TTL = 60.0
 
 

@@ -28,6 +28,9 @@ def check_timeout(timeout: float) -> float:
 def call_with_deadline(function: Callable[[], T], seconds: float) -> T:
     """Run a call that cannot be interrupted in a thread of its own and give up on it after ``seconds``.
 
+    Not in the threads that ask identities (``kest.core.identity.waiting``): of those there are only so many, and policies
+    that hang must not keep anybody from signing.
+
     Raises:
         TimeoutError: it was not done in time; it goes on, and its result is dropped.
     """
