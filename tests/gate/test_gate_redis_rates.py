@@ -208,7 +208,7 @@ def test_no_redis_is_a_value_error_at_once() -> None:
     assert isinstance(refused.value, GateInputError)
 
 
-@pytest.mark.parametrize("bad", [{"timeout": 0}, {"connect_timeout": -1}, {"prefix": ""}])
+@pytest.mark.parametrize("bad", [{"timeout": 0}, {"connect_timeout": -1}, {"prefix": ""}, {"prefix": None}])
 def test_settings_that_make_no_sense(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError):
         RedisRateLimitStore("redis://127.0.0.1", **bad)
