@@ -3,7 +3,7 @@
 A policy server's answer is short, and nothing about it may be ambiguous: a response whose framing two readers could
 understand differently, or that comes with more bytes than it announces, is refused.
 
-Nearly every answer is one piece of a few hundred bytes, and could not be plainer; :func:`plain_body` knows those at a
+Nearly every answer is one piece of a few hundred bytes, and could not be plainer; `plain_body` knows those at a
 glance. It refuses nothing and keeps nothing: whatever it does not know, h11 reads, from the first byte.
 """
 
