@@ -36,3 +36,15 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert target.exists(), f"{link} leads nowhere"
         if anchor and target.suffix == ".md":
             assert anchor in anchors(target), f"{link}: {target.name} has no such heading"
+
+
+@pytest.mark.parametrize("page", sorted(READ), ids=lambda page: str(page.relative_to(ROOT)))
+def test_tables_have_headings(page: Path) -> None:
+    assert not re.search(r"^\|(?: *\|)+$", page.read_text("utf-8"), re.MULTILINE)
+
+
+def test_docstrings_are_in_the_markup_of_the_site() -> None:
+    """The reference pages show them as Markdown, where the roles of reStructuredText are noise."""
+    sources = [*(ROOT / "kest").rglob("*.py"), *(ROOT / "kest").rglob("*.pyi")]
+    role = re.compile(r":(?:attr|class|data|exc|func|meth|mod|obj):`")
+    assert [str(path) for path in sources if role.search(path.read_text("utf-8"))] == []
