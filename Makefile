@@ -6,7 +6,7 @@ SOURCES = $(wildcard csrc/core/*.[ch] csrc/python/*.[ch])
 KEST_VECTORS ?= $(wildcard ../shared/vectors)
 export KEST_VECTORS
 
-.PHONY: help setup docs demo demo-delegation lab-up lab-test lab-down test services test-services check bench test-c test-sanitized test-pythons wheels fuzz soak test-tsan test-valgrind analyze demo-gate demo-audit clean
+.PHONY: help setup docs demo demo-delegation lab-up lab-test lab-down test services test-services check bench test-c test-sanitized test-pythons wheels fuzz soak test-tsan test-valgrind analyze demo-gate demo-audit coverage mutants clean
 
 help:
 	@echo "make demo            a governed, signed and verified pipeline over real data (a minute at first)"
@@ -27,6 +27,8 @@ help:
 	@echo "make test-valgrind   the C core's tests under valgrind (one to three minutes)"
 	@echo "make analyze         gcc -fanalyzer and clang-tidy over the C code (two to four minutes)"
 	@echo "make fuzz            libFuzzer over the C core, a minute for each of seven harnesses (FUZZ_SECONDS=60)"
+	@echo "make coverage        lines and branches of C and Python that the tests run, in one table (ten minutes)"
+	@echo "make mutants         small faults in the verifier, the trust math and the gate's evaluator: does a test notice? (half an hour)"
 	@echo "make test-pythons    pip install . and the unit tests on each installed Python 3.10 to 3.13"
 	@echo "make wheels          source distribution and wheels in dist/, built twice, compared and tried (twenty minutes; WHEELS=--quick for fewer tests)"
 
@@ -137,6 +139,16 @@ fuzz: setup
 	@tools/system-packages clang libclang-rt llvm
 	tools/fuzz $(FUZZ_SECONDS)
 	KEST_FUZZ_CORPUS=build/fuzz/found $(BIN)/python -m pytest -q tests/differential/test_corpus.py
+
+# An instrumented build of its own, and reports, in build/coverage. COVERAGE takes arguments for pytest: some of the tests.
+coverage: setup
+	@tools/system-packages gcov redis-server || true
+	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[coverage]"
+	$(BIN)/python tools/coverage $(COVERAGE)
+
+# MUTANTS takes the options of tools/mutants, such as --target gate or --only verify.c
+mutants: setup
+	$(BIN)/python tools/mutants $(MUTANTS)
 
 test-pythons:
 	@tools/system-packages

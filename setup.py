@@ -66,6 +66,7 @@ def extension() -> Extension:
     ]
     link_args = ["-pthread", "-lm"]
     macros: list[tuple[str, str | None]] = []
+    measuring: list[str] = []
     if sys.platform.startswith("linux"):
         macros.append(("_FORTIFY_SOURCE", "2"))
         link_args.append("-Wl,-z,relro,-z,now")
@@ -82,11 +83,15 @@ def extension() -> Extension:
         ]
         link_args += ["-fsanitize=address,undefined"]
     if os.environ.get("KEST_COVERAGE") == "1":
-        compile_args += ["-O0", "--coverage"]
+        macros = [m for m in macros if m[0] != "_FORTIFY_SOURCE"]
+        macros.append(("KEST_FAULTS", None))
+        # One branch of the object code for one of the source; counts stay right when threads count at once.
+        compile_args += ["-O0", "--coverage", "-fprofile-update=atomic"]
         link_args += ["--coverage"]
+        measuring.append("tools/measuring/gcov_flush.c")
     return Extension(
         "kest._kestcore",
-        sources=sorted(glob("csrc/core/*.c") + glob("csrc/python/*.c")),
+        sources=sorted(glob("csrc/core/*.c") + glob("csrc/python/*.c")) + measuring,
         depends=sorted(glob("csrc/core/*.h") + glob("csrc/python/*.h")),
         define_macros=macros,
         extra_compile_args=compile_args + flags("--cflags"),

@@ -1,0 +1,67 @@
+"""What is mutated, how much of it, and the tests that are to notice: fast ones, the likeliest first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["TARGETS", "Target"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Files of one subject. ``programs`` are tests of csrc/tests; ``size`` is how many mutants are tried (0: all)."""
+
+    name: str
+    files: tuple[str, ...]
+    programs: tuple[str, ...]
+    tests: tuple[str, ...]
+    size: int
+
+
+_CHAIN = (
+    "tests/unit/test_passport.py",
+    "tests/unit/test_known_entries.py",
+    "tests/differential/test_verify_differential.py",
+    "tests/differential/test_entry_differential.py",
+    "tests/unit/test_vectors.py",
+)
+_STORE = (
+    "tests/unit/test_truststore.py",
+    "tests/unit/test_trust.py",
+    "tests/unit/test_passport.py",
+    "tests/unit/test_identities.py",
+    "tests/http/test_trust_sources.py",
+    "tests/unit/test_config.py",
+)
+_GATE = (
+    "tests/gate/test_gate_evaluate.py",
+    "tests/gate/test_gate_values.py",
+    "tests/gate/test_gate_policies.py",
+    "tests/gate/test_gate_sessions.py",
+    "tests/differential/test_gate_differential.py",
+)
+
+TARGETS = (
+    Target(
+        "verifier, C",
+        tuple(f"csrc/core/{name}.c" for name in ("verify", "chain", "builder", "node", "entry_read", "jws", "known")),
+        ("chain", "json", "text", "threads"),
+        _CHAIN,
+        350,
+    ),
+    Target("taints, C", ("csrc/core/trust.c",), ("chain",), _CHAIN, 0),
+    Target(
+        "gate evaluator, C",
+        tuple(f"csrc/core/gate_{name}.c" for name in ("decide", "conditions", "drift", "text", "index", "set")),
+        ("gate",),
+        _GATE,
+        350,
+    ),
+    Target(
+        "verifier and trust, Python",
+        tuple(f"kest/core/{name}.py" for name in ("passport", "trust", "grants", "truststore")),
+        (),
+        _STORE,
+        0,
+    ),
+)
