@@ -228,6 +228,8 @@ def attempt_all(todo: list[tuple[Mutant, Target]], workers: list[Worker]) -> lis
                 return
             result = worker.attempt(mutant, target)
             results.append(result)
+            if len(results) % 25 == 0:
+                print(f"{len(results)}/{len(todo)}", flush=True)
             if result.verdict == "survived":
                 print(f"{len(results)}/{len(todo)} survived: {mutant.path}:{mutant.line}: {mutant.text}", flush=True)
 

@@ -46,11 +46,11 @@ TARGETS = (
     Target(
         "verifier, C",
         tuple(f"csrc/core/{name}.c" for name in ("verify", "chain", "builder", "node", "entry_read", "jws", "known")),
-        ("chain", "json", "text", "threads"),
+        ("trust", "chain", "json", "text", "threads"),
         _CHAIN,
         150,
     ),
-    Target("taints, C", ("csrc/core/trust.c",), ("chain",), _CHAIN, 0),
+    Target("taints, C", ("csrc/core/trust.c",), ("trust", "chain"), _CHAIN, 0),
     Target(
         "gate evaluator, C",
         tuple(f"csrc/core/gate_{name}.c" for name in ("decide", "conditions", "drift", "text", "index", "set")),
