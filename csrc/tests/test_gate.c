@@ -263,6 +263,7 @@ static bool decide(int count, double amount, kest_gate_outcome *out)
         ok = kest_gate_decide(&c, out) == KEST_OK;
     }
     kest_gate_scratch_free(&scratch);
+    CHECK(!scratch.words && !scratch.nwords && !scratch.limits && !scratch.nlimits && !scratch.limits_room);
     kest_gate_set_free(set);
     return ok;
 }
@@ -279,6 +280,38 @@ static void test_decisions(void)
         CHECK_ROW(decide(counts[i], nextafter(10, 11), &out) && out.why == KEST_WHY_NO_POLICY, row);
     }
     CHECK(live == 0);
+}
+
+/* How old a session is and how many actions it saw: by the context and by what the gate remembers, whichever is more. */
+static void test_ages_and_counts(void)
+{
+    enum { NOW = 1000000, LEEWAY = KEST_GATE_CLOCK_LEEWAY };
+    static const struct {
+        bool started, known, age_known;
+        int64_t ago, remembered, age_s; /* seconds */
+        uint64_t given, counted, actions;
+    } rows[] = {
+        {false, false, true, 5, 7, 0, 3, 9, 3},         {true, false, true, 5, 7, 5, 3, 9, 3},
+        {true, true, true, 5, 7, 7, 3, 9, 9},           {true, true, true, 7, 5, 7, 9, 3, 9},
+        {false, true, true, 5, 7, 7, 0, 0, 0},          {true, false, true, 0, 0, 0, 0, 0, 0},
+        {true, false, true, -1, 0, 0, 1, 0, 1},         {true, false, true, -LEEWAY, 0, 0, 1, 0, 1},
+        {true, false, false, -LEEWAY - 1, 0, -LEEWAY - 1, 1, 0, 1},
+        {true, true, true, -LEEWAY, 4, 4, 1, 1, 1},     {true, true, false, -LEEWAY - 1, 4, -LEEWAY - 1, 1, 2, 2},
+        {true, true, true, 1, 1, 1, 5, 5, 5},
+    };
+    char row[16];
+
+    for (size_t i = 0; i < ROWS(rows); i++)
+        for (int64_t ns = 0; ns < 1000000000; ns += 999999999) { /* whole seconds count */
+            const kest_gate_context ctx = {.has_started = rows[i].started, .started_at = NOW - rows[i].ago, .action_count = rows[i].given};
+            const kest_gate_session session = {.known = rows[i].known, .age_ns = rows[i].remembered * 1000000000 + ns,
+                                               .actions = rows[i].counted};
+            kest_gate_case c = {.ctx = &ctx, .session = &session, .now = {.wall_ns = NOW * INT64_C(1000000000) + ns}};
+
+            snprintf(row, sizeof row, "row %zu", i);
+            kest_gate_prepare(&c);
+            CHECK_ROW(c.age_known == rows[i].age_known && c.age_s == rows[i].age_s && c.actions == rows[i].actions, row);
+        }
 }
 
 static void test_malformed_sets(void)
@@ -360,6 +393,7 @@ int main(void)
     test_sessions();
     test_texts();
     test_decisions();
+    test_ages_and_counts();
     test_malformed_sets();
     test_failing_allocations();
     kest_set_allocator(NULL);

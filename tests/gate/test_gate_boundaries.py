@@ -68,16 +68,14 @@ def test_every_listed_number_and_none_between(size: int, holds: Make) -> None:
     assert answers == ["false", "true"] * size + ["false"] * (len(answers) - 2 * size)
 
 
-def test_a_list_ends_where_it_ends(context: Make) -> None:
+def test_a_list_ends_where_it_ends(permitting: Make, context: Make) -> None:
     """What follows in the compiled set are the next condition's values."""
-    conditions = [
-        {"param_in": {"field": field, "values": values}} for field, values in (("a", [1]), ("b", [2, 3]), ("c", [4]))
-    ]
-    gate = Gate.from_dict({"policies": [{"name": "p", "effect": "permit", "conditions": conditions}]})
-    assert gate.evaluate(context(params={"a": 1, "b": 2, "c": 4})).is_permit
-    for a, b, c in itertools.product(range(1, 6), repeat=3):
-        expected = a == 1 and b in (2, 3) and c == 4
-        assert gate.evaluate(context(params={"a": a, "b": b, "c": c})).is_permit is expected
+    for values in itertools.permutations(([1], [2, 3], [4])):
+        both = permitting(*({"param_in": {"field": "n", "values": some}} for some in values[:2]))
+        one = permitting({"any": [{"param_in": {"field": "n", "values": some}} for some in values[:2]]})
+        for n in range(6):
+            assert both.evaluate(context(params={"n": n})).is_refuse
+            assert one.evaluate(context(params={"n": n})).is_permit is any(n in some for some in values[:2])
 
 
 def test_texts_and_truths_that_are_listed(holds: Make) -> None:

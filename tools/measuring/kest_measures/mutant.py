@@ -60,10 +60,10 @@ def distinct(mutants: Iterable[Mutant]) -> list[Mutant]:
 
 
 def sample(mutants: list[Mutant], size: int, seed: str = "kest") -> list[Mutant]:
-    """``size`` of them, chosen by the hash of what they are: an edit elsewhere in a file does not choose others."""
+    """``size`` of them (0: all), chosen and ordered by the hash of what they are: an edit elsewhere in a file does not
+    choose others, and the first so many of a sample are a sample, too."""
 
     def rank(mutant: Mutant) -> bytes:
         return hashlib.sha256(f"{seed} {mutant.kind} {mutant.key}".encode()).digest()
 
-    chosen = sorted(mutants, key=rank)[:size]
-    return sorted(chosen, key=lambda m: (m.path, m.start))
+    return sorted(mutants, key=rank)[: size or None]

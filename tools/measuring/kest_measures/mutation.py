@@ -8,7 +8,9 @@ original is no fault. A mutant in Python goes to pytest at once.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+import math
 import os
 import queue
 import re
@@ -79,7 +81,7 @@ class Workshop:
         self.compiler = shlex.split(os.environ.get("CC", "cc"))
         self.common = ["-std=c11", "-D_DEFAULT_SOURCE", "-pthread", "-w", f"-I{ROOT / 'csrc/core'}", *flags("--cflags")]
         self.libs = [*flags("--libs"), "-lm"]
-        self.changed = max(path.stat().st_mtime for path in ROOT.glob("csrc/*/*.[ch]"))
+        self.changed = max(path.stat().st_mtime for path in ROOT.glob("csrc/[cp]*/*.[ch]"))  # core and python
         include = f"-I{sysconfig.get_path('include')}"
         for source in [*ROOT.glob("csrc/core/*.c"), *ROOT.glob("csrc/python/*.c")]:
             self.current(source, "plain", self.plain(source, BUILD / "plain", include))
@@ -89,10 +91,10 @@ class Workshop:
             self.current(source, "tests", self.sanitized(source, BUILD / "tests"))
 
     def current(self, source: Path, kind: str, command: list[str]) -> None:
-        """Compiles it unless that was done since any of the code changed."""
+        """Compiles it unless that was done since it or any of the code changed."""
         made = BUILD / kind / f"{source.stem}.o"
         made.parent.mkdir(parents=True, exist_ok=True)
-        if not made.exists() or made.stat().st_mtime < self.changed:
+        if not made.exists() or made.stat().st_mtime < max(self.changed, source.stat().st_mtime):
             self.must(command)
 
     def must(self, command: list[str]) -> None:
@@ -124,9 +126,9 @@ class Worker:
     """Tries one mutant after another in its own copy of the package."""
 
     def __init__(self, shop: Workshop, number: int) -> None:
-        self.shop, self.folder = shop, BUILD / f"worker{number}"
+        self.seconds: dict[str, int] = {}  # of processor time that the tests of a target may take
+        self.shop, self.folder = shop, BUILD / f"{os.getpid()}-{number}"
         self.library = self.folder / "lib"
-        shutil.rmtree(self.folder, ignore_errors=True)
         ignore = shutil.ignore_patterns("*.so", "__pycache__")
         shutil.copytree(ROOT / "kest", self.library / "kest", ignore=ignore)
         self.so = self.library / "kest" / f"_kestcore{sysconfig.get_config_var('EXT_SUFFIX')}"
@@ -149,13 +151,21 @@ class Worker:
         """The first test that fails, or "" when all pass."""
         log = self.folder / "pytest.log"
         arguments = ["-x", "-q", "-p", "no:cacheprovider", "--timeout=120", *target.tests]
-        order = {"library": str(self.library), "seconds": PYTEST_SECONDS, "arguments": arguments, "log": str(log)}
+        order = {
+            "library": str(self.library),
+            "seconds": self.seconds.get(target.name, PYTEST_SECONDS),
+            "arguments": arguments,
+            "log": str(log),
+        }
         assert self.server.stdin is not None
         assert self.server.stdout is not None
         self.server.stdin.write(json.dumps(order) + "\n")
         self.server.stdin.flush()
-        status = int(self.server.stdout.readline())
+        answer, used = self.server.stdout.readline().split()
+        status = int(answer)
         if status == 0:
+            # Whatever takes four times as long as the code without a fault does not end.
+            self.seconds.setdefault(target.name, int(4 * float(used)) + 5)
             return ""
         failed = re.search(r"^(?:FAILED|ERROR) (\S+)", log.read_text(errors="replace"), re.M)
         if failed:
@@ -204,8 +214,7 @@ def mutants_of(target: Target, only: str) -> tuple[list[Mutant], int]:
     for name in target.files:
         path, source = Path(name), (ROOT / name).read_bytes()
         found += (c_mutants if path.suffix == ".c" else python_mutants)(path, source)
-    chosen = sample(found, target.size) if target.size else found
-    return [m for m in chosen if only in m.key], len(found)
+    return [m for m in sample(found, target.size) if only in m.key], len(found)
 
 
 def explained() -> set[str]:
@@ -213,15 +222,15 @@ def explained() -> set[str]:
     return {match["key"] for match in _EXPLAINED.finditer((ROOT / "docs" / "testing.md").read_text())}
 
 
-def attempt_all(todo: list[tuple[Mutant, Target]], workers: list[Worker]) -> list[Result]:
-    """Every one, by whichever worker is free; a line for each survivor as it turns up."""
+def attempt_all(todo: list[tuple[Mutant, Target]], workers: list[Worker], until: float) -> list[Result]:
+    """Every one, by whichever worker is free, until it is too late; a line for each survivor as it turns up."""
     waiting: queue.SimpleQueue[tuple[Mutant, Target]] = queue.SimpleQueue()
     results: list[Result] = []
     for one in todo:
         waiting.put(one)
 
     def work(worker: Worker) -> None:
-        while True:
+        while time.monotonic() < until:
             try:
                 mutant, target = waiting.get_nowait()
             except queue.Empty:
@@ -240,6 +249,7 @@ def attempt_all(todo: list[tuple[Mutant, Target]], workers: list[Worker]) -> lis
         thread.join()
     for worker in workers:
         worker.server.communicate()
+        shutil.rmtree(worker.folder)
     return results
 
 
@@ -248,6 +258,9 @@ def main() -> int:
     parser.add_argument("--target", default="", help="only targets whose name contains this")
     parser.add_argument("--only", default="", help="only mutants whose file or line contains this")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--minutes", type=float, default=0, help="begin none after so many; the first of a sample are one, too"
+    )
     parser.add_argument("--list", action="store_true", help="say which, and try none")
     options = parser.parse_args()
     os.nice(10)
@@ -264,15 +277,20 @@ def main() -> int:
         if by := workers[0].pytest(target):
             sys.exit(f"mutants: without a fault, {by} fails")
     print(f"{time.monotonic() - start:.0f} s: everything built, and without a fault all tests pass", flush=True)
-    results = attempt_all([(m, target) for target, chosen, _ in plan for m in chosen], workers)
+    for worker in workers:
+        worker.seconds = workers[0].seconds
+    # By turns: when time is up, each has had its share.
+    turns = itertools.zip_longest(*([(m, target) for m in chosen] for target, chosen, _ in plan))
+    todo = [one for turn in turns for one in turn if one is not None]
+    results = attempt_all(todo, workers, start + 60 * options.minutes if options.minutes else math.inf)
     reasons = explained()
     unexplained = [r for r in results if r.verdict == "survived" and r.mutant.key not in reasons]
     print(f"\n{'':28}{'mutants':>8}{'tried':>8}{'killed':>8}{'equivalent':>12}{'explained':>11}{'survived':>10}")
-    for target, chosen, there in plan:
+    for target, _, there in plan:
         count = Counter(r.verdict for r in results if r.target == target.name)
         alive = sum(r.target == target.name for r in unexplained)
         known = count["survived"] - alive
-        tried = len(chosen) - count["no program"]
+        tried = count.total() - count["no program"]
         print(f"{target.name:28}{there:8}{tried:8}{count['killed']:8}{count['equivalent']:12}{known:11}{alive:10}")
     print(f"{time.monotonic() - start:.0f} s; build/mutants/report.json has each")
     report = [
