@@ -84,6 +84,19 @@ static PyObject *sorted_tuple(PyObject *items, const char *what)
     return tuple;
 }
 
+/* A dict of the entry's own. */
+static PyObject *copied_labels(PyObject *labels)
+{
+    PyObject *own;
+
+    if (labels != Py_None && !PyObject_HasAttrString(labels, "keys"))
+        return PyErr_Format(PyExc_TypeError, "labels is a mapping of str to str, not %s", Py_TYPE(labels)->tp_name);
+    own = PyDict_New();
+    if (own && labels != Py_None && PyDict_Update(own, labels) < 0)
+        Py_CLEAR(own);
+    return own;
+}
+
 static PyObject *default_context(void)
 {
     return Py_BuildValue("{s:[],s:[],s:[],s:[],s:[]}", "enterprise_policies", "platform_policies", "app_policies",
@@ -147,8 +160,8 @@ static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->operation = Py_NewRef(operation);
     self->classification = class ? Py_NewRef(class) : PyUnicode_FromString("system");
     self->parent_ids = parents ? PySequence_Tuple(parents) : Py_BuildValue("(s)", "0");
-    self->labels = labels != Py_None ? PyDict_Copy(labels) : PyDict_New();
-    self->added_taints = sorted_tuple(added ? added : empty, "added_taints");
+    self->labels = self->parent_ids ? copied_labels(labels) : NULL;
+    self->added_taints = self->labels ? sorted_tuple(added ? added : empty, "added_taints") : NULL;
     self->removed_taints = self->added_taints ? sorted_tuple(removed ? removed : empty, "removed_taints") : NULL;
     self->taints = self->removed_taints ? sorted_tuple(taints ? taints : empty, "taints") : NULL;
     self->policy_context = context != Py_None ? Py_NewRef(context) : default_context();

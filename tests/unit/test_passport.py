@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -87,6 +88,16 @@ def test_entry_payload_is_canonical_and_signed(identity: Any) -> None:
 def test_an_entry_that_no_verifier_would_accept_is_never_signed(wrong: dict[str, Any], identity: Any) -> None:
     with pytest.raises((KestError, TypeError, ValueError)):
         sign_entry(KestEntry(**{"operation": "op", **wrong}), identity)
+
+
+def test_labels_are_any_mapping_and_nothing_else() -> None:
+    labels = {"a": "b"}
+    made = KestEntry("op", labels=MappingProxyType(labels))
+    labels["a"] = "c"
+    assert made.labels == {"a": "b"}
+    for wrong in (["a"], "a", 1, {"a"}, object()):
+        with pytest.raises(TypeError, match="labels is a mapping"):
+            KestEntry("op", labels=wrong)  # type: ignore[arg-type]
 
 
 def test_sign_entry_needs_an_identity() -> None:
