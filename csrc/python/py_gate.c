@@ -386,15 +386,14 @@ static PyObject *gate_replace(GateObject *self, PyObject *set)
 
 static PyObject *gate_set_clock(GateObject *self, PyObject *args)
 {
+    long long wall_ns = 0, steady_ns = 0;
     PyObject *wall, *steady;
 
-    if (!PyArg_ParseTuple(args, "OO:set_clock", &wall, &steady))
+    if (!PyArg_ParseTuple(args, "OO:set_clock", &wall, &steady) ||
+        (wall != Py_None && !PyArg_ParseTuple(args, "LL:set_clock", &wall_ns, &steady_ns)))
         return NULL;
     self->fixed = wall != Py_None;
-    if (self->fixed)
-        self->at = (kest_gate_time){PyLong_AsLongLong(wall), PyLong_AsLongLong(steady)};
-    if (PyErr_Occurred())
-        return NULL;
+    self->at = (kest_gate_time){wall_ns, steady_ns};
     Py_RETURN_NONE;
 }
 
