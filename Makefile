@@ -100,13 +100,13 @@ check: setup
 
 # The reference pages are written from the code and committed; the site is not. It opens from its folder, and fetches nothing.
 docs: setup
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[docs]"
+	@$(BIN)/python tools/extra docs
 	$(BIN)/python tools/reference
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q --strict
 	@echo "out/site/index.html; with its search: $(BIN)/python -m http.server -b 127.0.0.1 -d out/site"
 
 bench: setup
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[docs]"
+	@$(BIN)/python tools/extra docs
 	@mkdir -p build
 	$(BIN)/python -m benchmarks.run --write --json build/results.json; status=$$?; \
 	$(BIN)/python -m benchmarks.plots build/results.json docs/pictures && exit $$status
@@ -143,7 +143,7 @@ fuzz: setup
 # An instrumented build of its own, and reports, in build/coverage. COVERAGE takes arguments for pytest: some of the tests.
 coverage: setup
 	@tools/system-packages gcov redis-server || true
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e ".[coverage]"
+	@$(BIN)/python tools/extra coverage
 	$(BIN)/python tools/coverage $(COVERAGE)
 
 # MUTANTS takes the options of tools/mutants, such as --target gate or --only verify.c
