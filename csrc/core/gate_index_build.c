@@ -42,15 +42,23 @@ static bool is_prefix(const kest_gate_node *node)
     return node->mode == KEST_PATTERN_PREFIX || node->mode == KEST_PATTERN_BEYOND;
 }
 
-/* Exact ones first, each by name, each in order of policies. */
-static int compare_names(const void *a, const void *b)
+/* By name, each in order of policies. */
+static int compare_rules(const void *a, const void *b)
 {
     const rule *x = a, *y = b;
     const int order = kest_str_compare(x->name, y->name);
 
+    return order ? order : (x->policy > y->policy) - (x->policy < y->policy);
+}
+
+/* The same, exact ones first. */
+static int compare_names(const void *a, const void *b)
+{
+    const rule *x = a, *y = b;
+
     if (is_prefix(x->node) != is_prefix(y->node))
         return is_prefix(x->node) ? 1 : -1;
-    return order ? order : (x->policy > y->policy) - (x->policy < y->policy);
+    return compare_rules(a, b);
 }
 
 /* The first topmost condition of each policy that `wanted` accepts, as far as there is one. */
@@ -245,7 +253,7 @@ static bool build_listed(kest_gate_index *index, const rule *rules, size_t count
             listed[n++] = (rule){node, texts ? node->texts[k] : (kest_str){(const uint8_t *)&node->numbers[k], sizeof(double)},
                                  rules[i].policy};
     }
-    qsort(listed, n, sizeof *listed, compare_names);
+    qsort(listed, n, sizeof *listed, compare_rules); /* their mode says which of true and false is listed, and is no pattern */
     ok = add_postings(index, listed, n, out, mask);
     kest_free(listed);
     return ok;

@@ -450,3 +450,24 @@ def test_contexts_travel_as_records() -> None:
     for bad in ({"principal": "x"}, {**record, "current_geo": 5}, {**record, "ip": "x"}, [], {}):
         with pytest.raises((TypeError, ValueError)):
             context_from_record(bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("listed", [["x", True], ["x", False], ["y", "x", 1, True, False], ["x"], ["x", 1, 2, False]])
+@pytest.mark.parametrize("asked", ["x", "y", 1, 2, True, False, ["x", 1]])
+def test_a_refusal_is_not_lost_beside_others_that_list_booleans(listed: list[Any], asked: Any) -> None:
+    """With so many policies the core looks listed values up. (Found by fuzzing: it kept only those of one kind of list.)"""
+    lists = [["x", "y", 1, 2]] * 20 + [listed] * 5 + [["x", 1, True]] * 3
+    policies = [
+        {"name": f"p{number}", "effect": "refuse", "conditions": [{"param_in": {"field": "f", "values": values}}]}
+        for number, values in enumerate(lists)
+    ]
+    gate = Gate.from_dict({"policies": [*policies, {"name": "all", "effect": "permit", "conditions": []}]})
+    few = Gate.from_dict({"policies": [policies[0], {"name": "all", "effect": "permit", "conditions": []}]})
+    context = ActionContext(principal_id="a", principal_kind="user", action_name="x", params={"f": asked})
+    verdict = gate.evaluate(context)
+    if few.evaluate(context).is_permit:
+        assert verdict.policy != "p0"
+    else:
+        assert (verdict.is_permit, verdict.policy) == (False, "p0")
+    backwards = Gate.from_dict({"policies": [*policies[::-1], {"name": "all", "effect": "permit", "conditions": []}]})
+    assert backwards.evaluate(context).is_permit == verdict.is_permit
