@@ -98,9 +98,15 @@ def _matches(text: str, pattern: str) -> bool:
 
 def _principals(record: Record) -> set[str]:
     payload = record.payload
-    labels = payload.get("labels")
+    labels = _entry(payload).get("labels")
     named = (record.signer, payload.get("principal"), labels.get("principal") if isinstance(labels, dict) else None)
     return {name for name in named if isinstance(name, str) and name}
+
+
+def _entry(payload: dict[str, Any]) -> dict[str, Any]:
+    """What a record says of a call: of one with commitments in place of personal fields, the entry in it."""
+    entry = payload.get("entry") if payload.get("record") == "intent" else None
+    return entry if isinstance(entry, dict) else payload
 
 
 def locate(reader: AuditReader, text: str) -> list[int]:
@@ -188,7 +194,7 @@ def _clock(timestamp_ms: int) -> str:
 
 def _summary(record: Record, more: str) -> str:
     """In a line, and clean."""
-    payload = record.payload
+    payload = _entry(record.payload)
 
     def said(name: str, limit: int = 120) -> str:
         value = payload.get(name)

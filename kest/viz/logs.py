@@ -90,7 +90,7 @@ def _judged(reader: AuditReader, keys: Any) -> Iterator[SourceRecord]:
         if whole is not None:
             state = "invalid", f"the log was changed: {whole}"
         elif verdict is Verdict.UNKNOWN_KEY:
-            state = "unknown_key", verdict.value
+            state = "unknown_key", ""
         elif (why := wrong.get(record.index)) is not None:
             state = "invalid", why
         elif life is not None and (life.added >= 0 or life.since is not Verdict.VALID):

@@ -105,6 +105,20 @@ class Node:
         return value if isinstance(value, str) else str(self.header.get("kid", ""))
 
     @property
+    def stands_for(self) -> bool:
+        """Whether it is a log's word for an entry, which is not there itself."""
+        return self.kind == "entry" and self.payload.get("record") == "intent"
+
+    @property
+    def withheld(self) -> int:
+        """How many fields are not there, only commitments to them."""
+        labels = self.payload.get("labels")
+        places = [labels.get("_sd") if isinstance(labels, dict) else None]
+        if self.kind == "denial":
+            places.append(self.payload.get("_sd"))
+        return sum(len(found) for found in places if isinstance(found, list))
+
+    @property
     def timestamp_ms(self) -> int:
         """When, as it says; Unix milliseconds."""
         value = self.payload.get("timestamp_ms")

@@ -94,6 +94,10 @@ def _node(node: Node, x: float, y: float, number: int) -> dict[str, Any]:
         said["time"] = node.timestamp_ms
         said["taints"] = [told(taint, 100) for taint in node.taints[:MAX_MEMBERS]]
         said["outcome"] = _outcome(node)
+        if node.withheld:
+            said["withheld"] = node.withheld
+        if node.stands_for:
+            said["by"] = told(str(node.header.get("kid", "")), 300)
     if node.denial is not None:
         said["denial"] = [told(text, 300) for text in (node.denial.policy, node.denial.tier, node.denial.reason)]
     if node.why:

@@ -91,6 +91,10 @@ def _kind_of(header: dict[str, Any], payload: dict[str, Any], said: object) -> R
         return Read("outcome" if good else "broken", header, payload, "" if good else "an outcome of no entry")
     if said not in (None, "denial", "intent"):
         return Read("other", header, payload)
+    if said == "intent" and isinstance(payload.get("entry"), dict):
+        # The entry with commitments in place of personal fields, and beside it the hash of the one that it stands for.
+        own = {name: value for name, value in payload.items() if name in ("record", "entry_hash", "_sd", "_sd_alg")}
+        payload = {**payload["entry"], **own}
     for name in ELEMENTS:
         value = payload.get(name, [])
         if not isinstance(value, list) or not all(isinstance(one, str) for one in value):

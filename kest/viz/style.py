@@ -30,11 +30,11 @@ MAX_LOOK = 400  # characters of a text that are looked at, where only a line of 
 
 
 def colour_of(node: Node) -> str:
-    """The name of its colours: by trust; a denial or a broken record is always low."""
+    """The name of its colours: by trust; a denial, a broken record, and one whose signature is not valid are always low."""
     if node.kind == "absent":
         return "absent"
-    if node.kind != "entry":
-        return "low"
+    if node.kind != "entry" or node.verdict.state == "invalid":
+        return "low"  # a trust that nobody vouches for is none
     trust = node.trust
     if trust is None:
         return "absent"

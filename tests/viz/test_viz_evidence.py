@@ -146,3 +146,45 @@ def test_the_command(log: AuditLog, configured: Any, tmp_path: Path, capsys: pyt
     said = capsys.readouterr()
     assert "lost<br/>trust 100<br/>no outcome" in said.out
     assert said.err == ""
+
+
+def test_entries_with_commitments_in_place_of_fields(tmp_path: Path, configured: Any) -> None:
+    """What a log with ``redaction=`` writes is drawn as entries, with edges between them, and shown with trust and taints."""
+    from kest._kestcore import Signer
+    from kest.audit import AuditLog, Redaction
+    from kest.cli.log_records import Wanted, show_record
+    from kest.cli.terminal import Paint
+    from kest.core import configure, kest_verified
+    from kest.core.context import lineage
+    from kest.viz import graph_of, read, to_html
+
+    redaction = Redaction(tmp_path / "private.db")
+    with AuditLog(tmp_path / "log", Signer("log.kest.test/unit", bytes(range(32))), redaction=redaction) as log:
+        configure(audit=log)
+        with lineage():
+            kest_verified("p", operation_name="one", user="alice@example.org", added_taints=["pii"])(lambda: 1)()
+            kest_verified("p", operation_name="two", user="alice@example.org")(lambda: 1)()
+    graph = graph_of(read(log.path, log.key, configured.keys))
+    one, two = graph.nodes
+    assert [(node.kind, node.operation, node.trust, node.withheld) for node in (one, two)] == [
+        ("entry", "one", 100, 1), ("entry", "two", 100, 1),
+    ]  # fmt: skip
+    assert graph.edges == [(0, 1)]
+    assert (two.taints, two.outcome.state, two.verdict.state) == (("pii",), "returned", "valid")
+    assert two.principal == "spiffe://kest.test/unit"
+    assert "alice@example.org" not in to_html(graph)
+    from kest.audit import AuditReader
+
+    record = AuditReader(log.path, log.key).record(1)
+    assert record.kind == "intent"
+    assert "one  trust 100; taints pii" in next(iter(show_record(record, Paint())))
+    assert record in Wanted(principal="spiffe://kest.test/unit")
+
+
+def test_what_is_not_valid_is_red(records: Any) -> None:
+    from kest.viz import Source, SourceRecord, graph_of
+    from kest.viz.style import colour_of
+
+    one = records.entry("one")
+    graph = graph_of(Source([SourceRecord(one), SourceRecord(one[:-6] + "AAAAAA")]), records.store)
+    assert [colour_of(node) for node in graph.nodes] == ["high", "low"]

@@ -309,7 +309,9 @@
       if (said.verdict) out.push(["its signature", ...verdict(said.verdict)]);
       if (said.output) out.push(["output hash", said.output]);
     }
-    if (node.principal) out.push(["signed by", node.principal]);
+    if (node.withheld) out.push(["withheld", `${node.withheld} personal field${node.withheld > 1 ? "s" : ""}: only commitments are here`]);
+    if (node.principal) out.push([node.by ? "call of" : "signed by", node.principal]);
+    if (node.by) out.push(["signed by", `${node.by}, the log, in place of the entry`]);
     if (node.time) { const when = new Date(node.time); out.push(["time", isNaN(when) ? `${node.time} ms` : when.toISOString()]); }
     if (node.hash) out.push(["hash", node.hash]);
     if (node.origin) out.push(["found at", node.origin]);
