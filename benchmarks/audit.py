@@ -1,11 +1,14 @@
 """The audit log: durable records a second beside SQLite, what it adds to a call, a million records verified, one proved.
 
+``python -m benchmarks.audit [COUNT]`` measures the last two alone.
+
 The disk is the one under the folder for temporary files. Rows that depend on it are ratios of two things that were done to
 the same disk in the same round, but for the one that says how many records a second became durable.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sqlite3
@@ -18,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.measure import Budget, Row, Watch, ratios, rounds_of, row
+from benchmarks.report import line
 from kest._kestcore import Signer
 from kest.audit import AuditLog, AuditReader, verify_proof
 from kest.core import LocalEd25519Provider, MockPolicyEngine, configure, kest_verified
@@ -177,9 +181,10 @@ def _proofs(path: Path, vkey: str, budget: Budget) -> list[float]:
     return times
 
 
-def _verified(folder: Path, budget: Budget) -> list[Row]:
-    count = MILLION if budget.scale >= 1 else MILLION // 10
+def _verified(folder: Path, budget: Budget, count: int) -> list[Row]:
+    start = time.perf_counter()
     path, vkey, key = _filled(folder, count)
+    filled = time.perf_counter() - start
     watch = Watch(budget.patience)
     watch.wait()
     watch.start()
@@ -196,6 +201,7 @@ def _verified(folder: Path, budget: Budget) -> list[Row]:
     note = f"{wall:.1f} s; others used {foreign:.1f} cores" if foreign > 0.15 else f"{wall:.1f} s"
     name = f"{count:,} records verified"
     return [
+        row(f"{count:,} records signed and written: a second", [count / filled], unit="", note=f"{filled:.1f} s"),
         row(f"{name}: memory", [peak], at_most=200, unit="MiB", note=note),
         # What others use, it cannot.
         row(
@@ -212,4 +218,21 @@ def _verified(folder: Path, budget: Budget) -> list[Row]:
 def measure(budget: Budget) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="kest-bench-") as name:
         folder = Path(name)
-        return [*_durable(folder, budget), *_calls(folder, budget), *_verified(folder, budget)]
+        count = MILLION if budget.scale >= 1 else MILLION // 10
+        return [*_durable(folder, budget), *_calls(folder, budget), *_verified(folder, budget, count)]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Only the large log: of a million records, or of as many as are said."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.audit", description=main.__doc__)
+    parser.add_argument("records", nargs="?", type=int, default=MILLION, help="how many (default: 1,000,000)")
+    count = parser.parse_args(arguments).records
+    with tempfile.TemporaryDirectory(prefix="kest-bench-") as name:
+        rows = _verified(Path(name), Budget(), max(1000, count))
+    for one in rows:
+        print(line(one))
+    return int(any(one.passed is False for one in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
