@@ -19,7 +19,10 @@ __all__ = ["verify_audit_log", "verify_proof_file"]
 SHOWN = 20
 """How many problems, and calls without outcome, are printed; ``--json`` has a thousand of each."""
 UNKNOWN = "unknown key"
-HINT = "kest does not know the keys of all who signed: pass --trust KEYS"
+HINT = (
+    "kest does not know the keys of all who signed: pass --trust KEYS, or --spiffe-bundle FILE --trust-domain NAME where "
+    "records carry certificate chains"
+)
 
 
 def verify_audit_log(arguments: argparse.Namespace, store: TrustStore, name: str) -> int:
