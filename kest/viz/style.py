@@ -24,17 +24,19 @@ COLOURS = {
     "low": Colours("#fbdcd6", "#b3341f", "#571308"),
     "absent": Colours("#f1f2f4", "#8a919c", "#3d434c"),
 }
-"""Trust from 80, from 40, below; and nodes that say nothing of it. The texts have a contrast of 7:1 and more."""
+"""Trust from 80, from 40, below; and nodes of which nothing is known. The texts have a contrast of 7:1 and more."""
 
 MAX_LOOK = 400  # characters of a text that are looked at, where only a line of it is shown
 
 
 def colour_of(node: Node) -> str:
-    """The name of its colours: by trust; a denial, a broken record, and one whose signature is not valid are always low."""
+    """The name of its colours: by trust, if it may be believed. What was denied, is broken or not valid is always low."""
     if node.kind == "absent":
         return "absent"
     if node.kind != "entry" or node.verdict.state == "invalid":
-        return "low"  # a trust that nobody vouches for is none
+        return "low"
+    if node.verdict.state in ("unknown_key", "unsigned"):
+        return "absent"  # a trust that nobody vouches for is none, high or low
     trust = node.trust
     if trust is None:
         return "absent"

@@ -186,5 +186,7 @@ def test_what_is_not_valid_is_red(records: Any) -> None:
     from kest.viz.style import colour_of
 
     one = records.entry("one")
-    graph = graph_of(Source([SourceRecord(one), SourceRecord(one[:-6] + "AAAAAA")]), records.store)
-    assert [colour_of(node) for node in graph.nodes] == ["high", "low"]
+    source = Source([SourceRecord(one), SourceRecord(one[:-6] + "AAAAAA")])
+    assert [colour_of(node) for node in graph_of(source, records.store).nodes] == ["high", "low"]
+    assert [colour_of(node) for node in graph_of(source, TrustStore()).nodes] == ["absent", "absent"]
+    assert [colour_of(node) for node in graph_of(source).nodes] == ["high", "high"]  # not looked at
