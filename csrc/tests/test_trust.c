@@ -280,6 +280,23 @@ static void test_many_principals(void)
     kest_keyring_unref(ring);
 }
 
+static void test_more_threads_than_there_are(void)
+{
+    enum { N = 40 };
+    kest_node *nodes[N], *tip = chain(N), *at = tip;
+    kest_keyring *ring = ring_for("spiffe://t/a", 100, true);
+    kest_verdict verdict;
+
+    for (size_t i = N; i--; at = at->parent)
+        nodes[i] = at;
+    for (unsigned threads = 0; threads <= 64; threads += 4) {
+        kest_verify_nodes(nodes, N, ring, threads, &verdict);
+        CHECK(verdict.status == KEST_OK && verdict.index == N);
+    }
+    kest_keyring_unref(ring);
+    kest_node_unref(tip);
+}
+
 /* ---- DAGs ---- */
 
 /* Every ancestor of `at` and itself, marked by its place in `nodes`. */
@@ -442,6 +459,7 @@ int main(void)
     test_rights_of_every_kind_of_entry();
     test_keys_and_when_they_are_valid();
     test_many_principals();
+    test_more_threads_than_there_are();
     test_dags();
     test_a_line();
     test_the_weakest_parent_counts_wherever_it_stands();
