@@ -292,6 +292,14 @@ def test_three_warnings_and_no_fewer_refuse(
     assert verdict.kind == ("refuse" if near and age == AGES[1] and rate == RATES[1] else "permit")
 
 
+def test_what_drift_refuses_no_invariant_is_asked_about(permitting: Make, context: Make, at: Make) -> None:
+    gate = permitting(geo_drift_max_km=500.0, invariants=[("cap", "n", 1.0)])
+    at(gate, T0)
+    warned = {"session_started_at": T0 - AGES[1], "action_count": RATES[1] * (AGES[1] // 60), **NEAR}
+    assert gate.evaluate(context(params={"n": 2}, **warned)).code == "DRIFT_DETECTED"
+    assert gate.evaluate(context(params={"n": 2})).code == "INVARIANT_VIOLATION"
+
+
 @pytest.mark.parametrize(
     ("age", "actions", "kind"),
     [(0, 100, "permit"), (0, 101, "invalidate"), (59, 100, "permit"), (59, 101, "invalidate"), (60, 100, "permit"),
