@@ -203,3 +203,16 @@ def test_a_key_file_is_bounded(tmp_path: Path) -> None:
     path.write_bytes(b" " * (5 * 1024 * 1024))
     with pytest.raises(KeyFormatError):
         TrustStore.from_jwks(path)
+
+
+def test_grants_lists_the_keys_and_what_each_may_do(identity: Any) -> None:
+    store = TrustStore()
+    assert store.grants() == ()
+    store.add("a", identity, max_trust=40, may_sanitise=False, not_before=5, not_after=9)
+    store.add("b", identity)
+    first, second = store.grants()
+    assert (first[0], *first[2:]) == ("a", 40, False, 5, 9)
+    assert (second[0], *second[2:]) == ("b", 100, True, 0, 2**62)
+    assert first[1].raw == identity.signer.public_key
+    store.remove("a")
+    assert store.grants() == (second,)
