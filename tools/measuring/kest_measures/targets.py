@@ -19,6 +19,7 @@ class Target:
 
 
 _CHAIN = (
+    "tests/unit/test_entry_shapes.py",
     "tests/unit/test_passport.py",
     "tests/unit/test_known_entries.py",
     "tests/differential/test_verify_differential.py",
