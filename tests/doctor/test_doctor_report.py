@@ -218,6 +218,6 @@ def test_the_extras_are_those_of_the_project() -> None:
     extras = {
         name: names(given)
         for name, given in project["optional-dependencies"].items()
-        if name not in ("all", "dev", "docs")
+        if name not in ("all", "coverage", "dev", "docs")
     }
     assert {"(always)": names(project["dependencies"]), **extras} == EXTRAS

@@ -208,6 +208,7 @@ def test_a_key_file_is_bounded(tmp_path: Path) -> None:
 def test_grants_lists_the_keys_and_what_each_may_do(identity: Any) -> None:
     store = TrustStore()
     assert store.grants() == ()
+    assert not store
     store.add("a", identity, max_trust=40, may_sanitise=False, not_before=5, not_after=9)
     store.add("b", identity)
     first, second = store.grants()
@@ -216,3 +217,4 @@ def test_grants_lists_the_keys_and_what_each_may_do(identity: Any) -> None:
     assert first[1].raw == identity.signer.public_key
     store.remove("a")
     assert store.grants() == (second,)
+    assert store

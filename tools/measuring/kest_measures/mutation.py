@@ -257,6 +257,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="mutants", description=__doc__)
     parser.add_argument("--target", default="", help="only targets whose name contains this")
     parser.add_argument("--only", default="", help="only mutants whose file or line contains this")
+    parser.add_argument("--again", action="store_true", help="only those that survived the last time")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument(
         "--minutes", type=float, default=0, help="begin none after so many; the first of a sample are one, too"
@@ -265,6 +266,10 @@ def main() -> int:
     options = parser.parse_args()
     os.nice(10)
     plan = [(t, *mutants_of(t, options.only)) for t in TARGETS if options.target in t.name]
+    if options.again:
+        last = json.loads((BUILD / "report.json").read_text())
+        left = {f"{one['file']}: {one['change']}" for one in last if one["verdict"] == "survived"}
+        plan = [(target, [m for m in chosen if m.key in left], there) for target, chosen, there in plan]
     if options.list:
         for target, chosen, _ in plan:
             for mutant in chosen:
@@ -273,8 +278,8 @@ def main() -> int:
     start = time.monotonic()
     shop = Workshop()
     workers = [Worker(shop, number) for number in range(options.jobs)]
-    for target, _, _ in plan:
-        if by := workers[0].pytest(target):
+    for target, chosen, _ in plan:
+        if chosen and (by := workers[0].pytest(target)):
             sys.exit(f"mutants: without a fault, {by} fails")
     print(f"{time.monotonic() - start:.0f} s: everything built, and without a fault all tests pass", flush=True)
     for worker in workers:
