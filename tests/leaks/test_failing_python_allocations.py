@@ -109,7 +109,8 @@ for n in range(3000):
 print(failed)
 """
 CASES = (
-    "canonicalize", "parse", "hash", "digest", "entry", "payload", "sign", "key", "passport", "deserialize", "merge", "serialize",
+    "canonicalize", "parse", "hash", "digest", "entry", "payload", "sign", "key", "passport", "deserialize", "merge",
+    "serialize",
     "read", "tips", "decode", "pack", "unpack", "verify", "base64", "baggage", "ids", "tree", "leaf", "context",
     "read context", "evaluate", "refuse", "explain", "verdict", "stores",
 )  # fmt: skip

@@ -29,8 +29,11 @@ def payload() -> dict[str, Any]:
     return document
 
 
-def signed(document: Any) -> str:
-    header = b64url_encode(canonicalize({"alg": "EdDSA", "kid": NAME, "typ": "JWS"}))
+HEADER: dict[str, Any] = {"alg": "EdDSA", "kid": NAME, "typ": "JWS"}
+
+
+def signed(document: Any, header_of: Any = HEADER) -> str:
+    header = b64url_encode(canonicalize(header_of))
     text = f"{header}.{b64url_encode(canonicalize(document))}"
     return f"{text}.{b64url_encode(IDENTITY.signer.sign(text.encode()))}"
 
@@ -107,3 +110,28 @@ def test_a_payload_is_an_object(whole: Any) -> None:
 def test_values_that_no_entry_has(member: str, values: tuple[Any, ...]) -> None:
     for value in values:
         assert not verifies({**payload(), member: value}), value
+
+
+def without(member: str) -> dict[str, Any]:
+    return {name: value for name, value in HEADER.items() if name != member}
+
+
+@pytest.mark.parametrize(
+    "header",
+    [None, 5, "x", [], [HEADER], {}, without("alg"), without("kid"), without("typ"),
+     *({**HEADER, member: value} for member in HEADER for value in (None, True, 5, "", "x", [], {}, [HEADER[member]])),
+     {**HEADER, "typ": "JWT"}, {**HEADER, "typ": "jws"}, {**HEADER, "typ": "JWSS"}, {**HEADER, "alg": "none"},
+     {**HEADER, "alg": "ES256"}, {**HEADER, "alg": "eddsa"}, {**HEADER, "zzz": 1}, {**HEADER, "crit": []},
+     {**HEADER, "crit": ["b64"], "b64": False}, {**HEADER, "x5c": ["AA=="]}, {**HEADER, "x5c": []}, {**HEADER, "jwk": {}},
+     {**without("typ"), "x5c": ["AA=="]}, {**without("typ"), "zzz": "JWS"}],
+)  # fmt: skip
+def test_headers_that_no_entry_has(header: Any) -> None:
+    """What was signed is of no account: neither these nor anything they could say is believed."""
+    with pytest.raises(VerificationError) as caught:
+        PassportVerifier.verify(Passport([signed(payload(), header)]), {NAME: IDENTITY, "x": IDENTITY})
+    assert caught.value.index == 0
+    reasons = ("header", "algorithm", "crit", "principal", "key")
+    assert any(word in caught.value.reason for word in reasons), caught.value.reason
+    given = header if isinstance(header, dict) else {}
+    if not isinstance(header, dict) or (not isinstance(given.get("kid"), str) and given.get("alg") == "EdDSA"):
+        assert "header" in caught.value.reason

@@ -141,7 +141,7 @@ class Worker:
             [sys.executable, "-B", str(Path(__file__).with_name("pytest_server.py"))], cwd=ROOT, text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1",
-                 "KEST_DIFFERENTIAL_EXAMPLES": "15"},
+                 "KEST_DIFFERENTIAL_EXAMPLES": os.environ.get("KEST_DIFFERENTIAL_EXAMPLES", "15")},
         )  # fmt: skip
 
     def objects(self, kind: str, instead: Path) -> list[Path]:
