@@ -218,3 +218,9 @@ def test_grants_lists_the_keys_and_what_each_may_do(identity: Any) -> None:
     store.remove("a")
     assert store.grants() == (second,)
     assert store
+
+
+@pytest.mark.parametrize("size", [0, 31, 33, 64])
+def test_raw_keys_of_another_size_are_named(size: int) -> None:
+    with pytest.raises(KeyFormatError, match=f"32 bytes, not {size}"):
+        public_key_of(bytes(size))
