@@ -365,3 +365,19 @@ def test_a_limit_is_asked_last_and_counts_for_the_permitting_policy_only(context
     verdict = gate.evaluate(context(params={"n": 9}))
     assert (verdict.code, verdict.policy) == ("RATE_LIMIT_EXCEEDED", "second")
     assert gate.evaluate(context("steal")).code == "NO_POLICY_MATCH"
+
+
+@pytest.mark.parametrize("which", ["param_max", "param_min"])
+def test_hundreds_of_bounds_on_one_number(which: str, context: Make) -> None:
+    """As if each policy were asked in turn: nothing but the bounds tells these apart, and a few have none."""
+    member = which[-3:]
+    bounds = [None if i % 37 == 36 else 10 * (i * 67 % 300) for i in range(300)]
+    policies = [
+        {"name": f"p{i}", "effect": "permit", "conditions": [] if b is None else [{which: {"field": "n", member: b}}]}
+        for i, b in enumerate(bounds)
+    ]
+    gate = Gate.from_dict({"policies": policies}, enable_drift=False)
+    for n in [n * 7919 % 3013 for n in range(-3, 600)]:
+        fits = (b is None or (n <= b if which == "param_max" else n >= b) for b in bounds)
+        expected = next(f"p{i}" for i, fit in enumerate(fits) if fit)
+        assert gate.evaluate(context(params={"n": n})).policy == expected, n

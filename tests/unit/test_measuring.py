@@ -61,6 +61,9 @@ def f(a: int, b: int = 3) -> bool:
     }
     for mutant in found:
         ast.parse(mutant.mutated)
+    assert [mutant.key for mutant in found if mutant.kind == "dropped error"] == [
+        'kest/core/example.py: if not a < b and a is not None: [raise ValueError(f"{a + 1}") → pass]'
+    ]
     assert {mutant.line for mutant in found} == {3, 4, 6, 7, 8}
 
 

@@ -43,8 +43,12 @@ class Mutant:
 
     @property
     def key(self) -> str:
-        """Names it among all, for as long as its lines stay as they are."""
-        return f"{self.path.as_posix()}: {self.text}"
+        """Names it among all, for as long as its lines stay as they are; a line that only returns needs the one above."""
+        first = self.source.rfind(b"\n", 0, self.start) + 1
+        above = b""
+        if not self.source[first : self.start].strip():
+            above = self.source[:first].rstrip().rpartition(b"\n")[2].strip() + b" "
+        return f"{self.path.as_posix()}: {above.decode()}{self.text}"
 
 
 def distinct(mutants: Iterable[Mutant]) -> list[Mutant]:
@@ -64,6 +68,6 @@ def sample(mutants: list[Mutant], size: int, seed: str = "kest") -> list[Mutant]
     choose others, and the first so many of a sample are a sample, too."""
 
     def rank(mutant: Mutant) -> bytes:
-        return hashlib.sha256(f"{seed} {mutant.kind} {mutant.key}".encode()).digest()
+        return hashlib.sha256(f"{seed} {mutant.kind} {mutant.path.as_posix()}: {mutant.text}".encode()).digest()
 
     return sorted(mutants, key=rank)[: size or None]

@@ -31,6 +31,7 @@ _STORE = (
     "tests/unit/test_trust.py",
     "tests/unit/test_passport.py",
     "tests/security/test_rows_a.py",
+    "tests/security/test_rows_a6.py",
     "tests/http/test_http_verified.py",
     "tests/http/test_trust_sources.py",
     # A promise of time.
