@@ -128,3 +128,13 @@ def test_a_sample_stays_the_same_when_other_lines_change() -> None:
     assert chosen == sample(before, 30)
     assert len(changes(chosen) & changes(sample(after, 30))) >= 29
     assert changes(chosen) != changes(sample(before, 30, seed="another"))
+
+
+def test_what_is_explained_is_a_fault_that_is_made() -> None:
+    pytest.importorskip("tree_sitter_c")
+    from kest_measures.mutation import explained, mutants_of
+    from kest_measures.targets import TARGETS, Target
+
+    made = {m.key for t in TARGETS for m in mutants_of(Target(t.name, t.files, (), (), 0), "")[0]}
+    assert explained() <= made
+    assert explained()
