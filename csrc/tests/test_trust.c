@@ -1,22 +1,10 @@
-/* Tests of trust, taints, rights, keys and DAGs against the plainest way to say the same. */
+/* Tests of taints, rights, keys and DAGs against the plainest way to say the same. */
 #include "check.h"
 
 #include "failing_alloc.h"
 #include "samples.h"
 
 #include <stdio.h>
-
-/* ---- trust ---- */
-
-static void test_trust_goes_down_by_whole_points(void)
-{
-    for (unsigned parents = 0; parents <= 100; parents++)
-        for (unsigned self = 0; self <= 100; self++) {
-            const unsigned got = kest_trust_propagate((uint8_t)parents, (uint8_t)self);
-
-            CHECK(got * 100 <= parents * self && (got + 1) * 100 > parents * self);
-        }
-}
 
 /* ---- taints ---- */
 
@@ -453,7 +441,6 @@ static void test_the_weakest_parent_counts_wherever_it_stands(void)
 int main(void)
 {
     CHECK(kest_crypto_init() == KEST_OK);
-    test_trust_goes_down_by_whole_points();
     test_taints();
     test_taints_want_memory();
     test_rights_of_every_kind_of_entry();
