@@ -20,7 +20,7 @@ help:
 	@echo "make test-services   tests against real servers and processes (four minutes, once those are built)"
 	@echo "make check           lint, types, C warnings, duplicates (a minute)"
 	@echo "make docs            the documentation as a site, in out/site (a minute)"
-	@echo "make bench           speed and memory against the reference stack (six minutes)"
+	@echo "make bench           speed and memory against the reference stack (a quarter of an hour)"
 	@echo "make soak            1,000,000 calls and 100,000 requests, and whether anything grows (four minutes)"
 	@echo "make test-sanitized  the tests over an ASan and UBSan build, and leaks of the extension (twelve minutes)"
 	@echo "make test-tsan       the C core's threading tests under ThreadSanitizer (half a minute)"

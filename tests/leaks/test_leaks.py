@@ -10,6 +10,7 @@ import pytest
 
 PRELUDE = """
 import dataclasses, gc, json, resource, sys
+from urllib.parse import quote
 from kest import _kestcore as core
 from kest.core import *
 from kest.core.context import get_current_passport, join, lineage
@@ -25,6 +26,7 @@ with lineage():
 entries, text = view.entries, view.serialize()
 store = TrustStore({identity.get_identity(): identity})
 bad = [*entries[:2], entries[2][:-8] + "AAAAAAAA"]
+header = ",".join(f"{k}={quote(v)}" for k, v in BaggageManager.pack(view, limit=4096).items()).encode()
 raised = 0
 Row = dataclasses.make_dataclass("Row", ["name", "value"])
 
@@ -96,6 +98,11 @@ CASES: dict[str, tuple[str, int]] = {
         "fails(BaggageManager.unpack, {'kest.passport_z': 'eJwAAA'}); fails(core.unpack_z, 'A', 10, 10); "
         "fails(core.unpack_dense, 'AAAA', 10, 10)",
         20_000,
+    ),
+    "headers": (
+        "k = core.KnownEntries(store.ring()); p, _, _ = k.arrive(b'x=y,' + header + b',kest.user=u', 1 << 20, 100); k.verify(p); "
+        "k.arrive(header, 1 << 20, 100); [k.arrive(bad, 1 << 20, 100) for bad in (header[:-9], header * 2, b'kest.passport=x')]",
+        2_000,
     ),
     "merge": ("Passport.merge(view, Passport(entries), view.restrict(10, ['a'])).roll_over()", 5_000),
     "adopt": ("p = Passport(); fails(p.adopt, 'x'); p.adopt(entries[0])", 5_000),
