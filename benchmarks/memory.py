@@ -26,17 +26,18 @@ def _served(count: int) -> Row:
             served.client.closed(new.requests(BLOCK))
         for _ in range(3):
             served.client.closed(block())
-        before = int(served.ask("resident"))
         samples = []
         for _ in range(count // BLOCK):
             served.client.closed(block())
-            samples.append(int(served.ask("resident")) - before)
+            samples.append(int(served.ask("resident")))
+    # What is remembered goes from half full to full and back several times in each half: what counts is how high it comes.
+    first, second = samples[: len(samples) // 2], samples[len(samples) // 2 :]
     return row(
-        f"resident memory after {count:,} requests",
-        [samples[-1] / 1e6],
+        f"resident memory over {count:,} requests: most in the second half, above most in the first",
+        [(max(second) - max(first)) / 1e6],
         at_most=2.0,
         unit="MB",
-        note=f"at most {max(samples) / 1e6:.2f} MB on the way, of {before / 1e6:.0f} MB; 10,000 requests of warm-up",
+        note=f"{min(samples) / 1e6:.0f} to {max(samples) / 1e6:.0f} MB; 10,000 requests of warm-up",
     )
 
 

@@ -1,7 +1,7 @@
 """``python -m benchmarks.plots RESULTS.json FOLDER``: one SVG for each subject, drawn from what was measured.
 
-Ratios only: what stands beside its raw primitive or the reference stack, with the quartiles as whiskers and the target as a
-line across the bar. Times and sizes are in RESULTS.md.
+Ratios: what stands beside its raw primitive or the reference stack, with the quartiles as whiskers and the target as a line
+across the bar; where a subject has none, its counts. Times and sizes are in RESULTS.md.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ MET, MISSED, PLAIN, MARK = "#2e7d32", "#c62828", "#5c6bc0", "#111111"
 
 
 def draw(subject: str, rows: list[dict[str, Any]], machine: dict[str, str], path: Path) -> bool:
-    """Draw the ratios of a subject; False if it has none."""
+    """Draw the ratios of a subject, or its counts; False if it has neither."""
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams.update({"svg.hashsalt": "kest", "svg.fonttype": "path", "font.size": 9})
     from matplotlib import pyplot
 
-    shown = [row for row in rows if row["unit"] == "x"][::-1]
+    ratios = any(row["unit"] == "x" for row in rows)
+    shown = [row for row in rows if row["unit"] == ("x" if ratios else "")][::-1]
     if not shown:
         return False
     figure, axes = pyplot.subplots(figsize=(9, 0.9 + 0.32 * len(shown)))
@@ -35,9 +36,9 @@ def draw(subject: str, rows: list[dict[str, Any]], machine: dict[str, str], path
         axes.barh(place, value, color=colours[row["passed"]], height=0.6, xerr=spread, error_kw={"ecolor": "#777777"})
         if row["target"] is not None:
             axes.plot([row["target"]] * 2, [place - 0.4, place + 0.4], color=MARK, linewidth=2)
-        axes.annotate(f" {value:.2f}", (max(value, high), place), va="center")
+        axes.annotate(f" {value:.2f}" if ratios else f" {value:.0f}", (max(value, high), place), va="center")
     axes.set_yticks(range(len(shown)), [row["name"] for row in shown])
-    axes.set_xlabel("times; the black line is the target, the whiskers are quartiles")
+    axes.set_xlabel(f"{'times' if ratios else 'count'}; the black line is the target, the whiskers are quartiles")
     axes.set_title(f"{subject} ({machine['CPU']}, {machine['Python']}, {machine['date'][:10]})", loc="left", fontsize=9)
     axes.margins(x=0.12)
     axes.spines[["top", "right"]].set_visible(False)
@@ -61,7 +62,7 @@ def main(arguments: list[str]) -> int:
     lines += [f"- {remark}" for remark in document["remarks"]]
     for subject, rows in document["results"].items():
         if draw(subject, rows, document["machine"], folder / f"bench-{subject}.svg"):
-            lines += ["", f"## {subject}", "", f"![Ratios of {subject}](pictures/bench-{subject}.svg)"]
+            lines += ["", f"## {subject}", "", f"![What was measured of {subject}](pictures/bench-{subject}.svg)"]
     (folder.parent / "performance.md").write_text("\n".join(lines) + "\n", "utf-8")
     return 0
 
