@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 SOURCES = $(wildcard csrc/core/*.[ch] csrc/python/*.[ch])
-KEST_VECTORS ?= $(wildcard ../shared/vectors)
+KEST_VECTORS ?= $(abspath $(wildcard ../shared/vectors))
 export KEST_VECTORS
 
 .PHONY: help setup docs demo demo-delegation lab-up lab-test lab-down test services test-services check bench test-c test-sanitized test-pythons wheels fuzz soak test-tsan test-valgrind analyze demo-gate demo-audit coverage mutants clean
