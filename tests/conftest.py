@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +35,26 @@ def _reset() -> None:
     invalidate_policy_cache()
     context.passport_var.set(None)
     context.caller_var.set(context.NOBODY)
+
+
+@pytest.fixture
+def within_minutes() -> Callable[[int], AbstractContextManager[None]]:
+    """A block that ends in TimeoutError where it would hang, even in C, as long as that looks at signals."""
+
+    @contextmanager
+    def limited(minutes: int) -> Iterator[None]:
+        def late(*_: object) -> None:
+            raise TimeoutError("it hangs")
+
+        before = signal.signal(signal.SIGALRM, late)
+        signal.alarm(60 * minutes)
+        try:
+            yield
+        finally:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+
+    return limited
 
 
 @pytest.fixture(scope="session", autouse=True)

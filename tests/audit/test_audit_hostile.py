@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,15 +31,9 @@ HELPS = ("index", "lock")
 
 
 @pytest.fixture(autouse=True)
-def _never_hangs() -> Iterator[None]:
-    def late(*_: object) -> None:
-        raise TimeoutError("it hangs")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(240)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+def _never_hangs(within_minutes: Any) -> Iterator[None]:
+    with within_minutes(4):
+        yield
 
 
 def make(path: Path, count: int, what: str = "") -> SimpleNamespace:

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import sqlite3
 import sys
 from collections.abc import Iterator
@@ -32,15 +31,9 @@ STORE = TrustStore({ALICE.get_identity(): ALICE})
 
 
 @pytest.fixture(autouse=True)
-def _never_hangs() -> Iterator[None]:
-    def late(*_: object) -> None:
-        raise TimeoutError("it hangs")
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(240)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
+def _never_hangs(within_minutes: Any) -> Iterator[None]:
+    with within_minutes(4):
+        yield
 
 
 @pytest.fixture(scope="module")
