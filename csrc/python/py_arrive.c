@@ -9,8 +9,6 @@
 
 #include <string.h>
 
-enum { MAX_HEADER = 65536 }; /* kest.http.baggage_header.MAX_INCOMING */
-
 enum { USER, AGENT, TASK, WHO };
 
 static const char *const who_keys[WHO] = {"kest.user", "kest.agent", "kest.task"};
@@ -176,7 +174,7 @@ PyObject *kest_known_arrive(PyObject *self, PyObject *args)
     if (!PyBytes_CheckExact(header))
         Py_RETURN_NONE;
     view = (kest_str){(const uint8_t *)PyBytes_AS_STRING(header), (size_t)PyBytes_GET_SIZE(header)};
-    if (view.len > MAX_HEADER || max_bytes <= 0 || max_entries <= 0)
+    if (max_bytes <= 0 || max_entries <= 0)
         Py_RETURN_NONE;
     if (!(a.room = kest_malloc(view.len + 1)))
         return PyErr_NoMemory();

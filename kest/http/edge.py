@@ -22,7 +22,7 @@ from kest.core.trust import ORIGIN_TRUST_MAP
 from kest.core.truststore import TrustStore
 from kest.core.users import is_hashed, same_user
 from kest.errors import ClaimCheckError, ConfigurationError, KestError, RejectedLineageError
-from kest.http.baggage_header import Baggage, read_baggage
+from kest.http.baggage_header import MAX_INCOMING, Baggage, read_baggage
 from kest.http.egress import warn_once
 from kest.http.outgoing import AGENT, MAX_CLAIM, TASK, USER
 from kest.http.verified import VerifiedEntries
@@ -145,12 +145,16 @@ class Edge:
         """Where claim checks are redeemed, or None."""
         return self._cache if self._cache is not None else config.settings().cache
 
+    @property
+    def _trusted(self) -> TrustStore | None:
+        return self._store if self._store is not None else config.settings().trust_store
+
     # --- steps ---
 
     def _usual(self, lines: tuple[bytes, ...]) -> tuple[TrustStore, Passport, tuple[bytes, ...], Who] | None:
         """What nearly every request brings, read by the C core in one go; None for the rest, and for all that is refused."""
-        store = self._store if self._store is not None else config.settings().trust_store
-        if store is None or len(lines) != 1:
+        store = self._trusted
+        if store is None or len(lines) != 1 or len(lines[0]) > MAX_INCOMING:
             return None
         found = self._verified.under(store.ring()).arrive(lines[0], MAX_INFLATED, MAX_UNPACKED_ENTRIES)
         return None if found is None else (store, *found)
@@ -176,7 +180,7 @@ class Edge:
             limit = MAX_CLAIM
             if CHAIN_TIP not in values:
                 raise ClaimCheckError("a claim check came without kest.chain_tip, which binds it to its passport")
-        store = self._store if self._store is not None else config.settings().trust_store
+        store = self._trusted
         known = None if store is None else self._verified.under(store.ring())
         return BaggageManager.unpack(values, cache, max_bytes=limit, known=known), store
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from kest.errors import ConfigurationError, TelemetryError
 from kest.telemetry.file_sink import open_private, unwritable
 from kest.telemetry.pipeline import UnavailableError
-from kest.telemetry.records import record_of
+from kest.telemetry.records import SpanRecord, record_of
 from kest.telemetry.sqlite_schema import COLUMNS, INSERT, create_schema
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["SqliteSink"]
+__all__ = ["SqliteSink", "row_of"]
 
 EXACT = 1 << 53
 BUSY = 5.0
@@ -56,7 +56,7 @@ class SqliteSink:
 
     def export(self, spans: Sequence[ReadableSpan]) -> None:
         """Insert them, all or none; a span that is there already stays as it is."""
-        rows = [_row(span) for span in spans]
+        rows = [row_of(record_of(span)) for span in spans]
         try:
             connection = self._opened()
             connection.execute("BEGIN IMMEDIATE")
@@ -121,8 +121,8 @@ class SqliteSink:
         self.release()
 
 
-def _row(span: ReadableSpan) -> tuple[Any, ...]:
-    record = record_of(span)
+def row_of(record: SpanRecord) -> tuple[Any, ...]:
+    """What `INSERT` takes."""
     return tuple(_storable(getattr(record, name)) for name in COLUMNS)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import sqlite3
@@ -24,6 +23,7 @@ from kest.errors import PassportError, TelemetryError
 from kest.telemetry import TelemetryReader, flows
 from kest.telemetry.records import SpanRecord, otlp_line
 from kest.telemetry.sqlite_schema import COLUMNS, INSERT, create_schema
+from kest.telemetry.sqlite_sink import row_of
 from kest.viz import SourceError, graph_of, read
 
 ALICE = LocalEd25519Provider("spiffe://kest.test/alice", bytes(range(32)))
@@ -55,8 +55,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     database = sqlite3.connect(folder / "t.db", isolation_level=None)
     create_schema(database)
     for span in spans:
-        values = [getattr(span, name) for name in COLUMNS]
-        database.execute(INSERT, [json.dumps(value) if isinstance(value, dict) else value for value in values])
+        database.execute(INSERT, row_of(span))
     database.close()
     return SimpleNamespace(folder=folder, entries=entries)
 

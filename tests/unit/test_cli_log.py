@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -499,60 +500,60 @@ def test_wrong_usage(made: Made, capsys: pytest.CaptureFixture[str], arguments: 
 # --- tail ---
 
 
-def test_tail(made: Made, configured: Any) -> None:
-    """Follows a log that is written by somebody else, and ends quietly."""
-    command = [sys.executable, "-m", "kest", "log", "tail", made.name, "--json", "--limit", "1", "--interval", "0.02"]
+@contextlib.contextmanager
+def tailing(made: Made, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """``kest log tail`` from the last record on, in a process of its own."""
+    command = [sys.executable, "-m", "kest", "log", "tail", made.name, *options, "--limit", "1", "--interval", "0.02"]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(
         [*command, *made.options[:2]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
     ) as process:
         try:
-            assert process.stdout is not None
-            assert process.stderr is not None
-
-            def next_line() -> dict[str, Any]:
-                assert process.stdout is not None
-                assert select.select([process.stdout], [], [], 60)[0]
-                found: dict[str, Any] = json.loads(process.stdout.readline())
-                return found
-
-            assert next_line()["index"] == 12
-            log = made.reopened()
-            try:
-                log.checkpoint()
-                assert next_line()["payload"]["event"] == "opened"
-                log.record_event("verdict", {"n": 1}).wait()
-                log.checkpoint()
-                assert next_line()["payload"]["n"] == 1
-            finally:
-                log.close()
-            assert next_line()["payload"]["event"] == "closed"
-            process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 130
-            assert process.stderr.read() == b""
+            yield process
         finally:
             process.kill()
+
+
+def test_tail(made: Made, configured: Any) -> None:
+    """Follows a log that is written by somebody else, and ends quietly."""
+    with tailing(made, "--json") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+
+        def next_line() -> dict[str, Any]:
+            assert process.stdout is not None
+            assert select.select([process.stdout], [], [], 60)[0]
+            found: dict[str, Any] = json.loads(process.stdout.readline())
+            return found
+
+        assert next_line()["index"] == 12
+        log = made.reopened()
+        try:
+            log.checkpoint()
+            assert next_line()["payload"]["event"] == "opened"
+            log.record_event("verdict", {"n": 1}).wait()
+            log.checkpoint()
+            assert next_line()["payload"]["n"] == 1
+        finally:
+            log.close()
+        assert next_line()["payload"]["event"] == "closed"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr.read() == b""
 
 
 def test_tail_notices_a_roll_back(made: Made, tmp_path: Path) -> None:
     before = (made.path / "checkpoint").read_bytes()
     made.reopened().close()
-    command = [sys.executable, "-m", "kest", "log", "tail", made.name, "--limit", "1", "--interval", "0.02"]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    with subprocess.Popen(
-        [*command, *made.options[:2]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env
-    ) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stderr is not None
-            assert b"closed" in process.stdout.readline()
-            other = tmp_path / "checkpoint"
-            other.write_bytes(before)
-            other.replace(made.path / "checkpoint")
-            assert process.wait(20) == 1
-            assert process.stderr.read() == b"kest: the log went back from 15 to 13 records\n"
-        finally:
-            process.kill()
+    with tailing(made) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert b"closed" in process.stdout.readline()
+        other = tmp_path / "checkpoint"
+        other.write_bytes(before)
+        other.replace(made.path / "checkpoint")
+        assert process.wait(20) == 1
+        assert process.stderr.read() == b"kest: the log went back from 15 to 13 records\n"
 
 
 def test_a_witness(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,8 @@ from kest._kestcore import Signer, sha256
 from kest.audit import AuditLog, AuditReader, verify_log, verify_proof
 from kest.cli.terminal import fold
 from kest.telemetry.records import SpanRecord, otlp_line
-from kest.telemetry.sqlite_schema import COLUMNS, INSERT, create_schema
+from kest.telemetry.sqlite_schema import INSERT, create_schema
+from kest.telemetry.sqlite_sink import row_of
 
 HUGE = "\x1b[31m<script>alert(1)</script>&amp;\u202e" + "<b>word " * 1_250_000
 """10 MB, and as JSON in an entry hardly more: what a log takes at most is 12 MB."""
@@ -78,8 +79,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     database = sqlite3.connect(folder / "spans.db", isolation_level=None)
     create_schema(database)
     for span in spans:
-        values = [getattr(span, name) for name in COLUMNS]
-        database.execute(INSERT, [json.dumps(value) if isinstance(value, dict) else value for value in values])
+        database.execute(INSERT, row_of(span))
     database.close()
     return SimpleNamespace(folder=folder, log=folder / "log", key=log.key, jws=(first, second))
 

@@ -67,7 +67,7 @@ def _no_http() -> NoReturn:
 def plain_body(data: bytes) -> bytes | None:
     """The body of a response that is all of ``data`` and could not be plainer; None for every other.
 
-    What it answers is what h11 would, and the connection may be used again: tests/unit/test_http_wire.py compares them.
+    What it answers is what h11 would, and the connection may be used again: test_http_wire_differential.py compares them.
     """
     head = _PLAIN_HEAD.match(data, 0, MAX_HEAD_BYTES)
     if head is None or len(data) - head.end() != int(head[1]):
