@@ -7,9 +7,14 @@
 /* Walks `n` varints from c, leaving a kest_cursor over exactly those in *column. */
 static bool varint_column(kest_cursor *c, uint64_t n, kest_cursor *column)
 {
-    uint64_t ignored;
+    uint64_t ignored, eight;
 
     column->at = c->at;
+    for (; n >= 8 && c->end - c->at >= 8; n -= 8, c->at += 8) { /* most are of one byte */
+        memcpy(&eight, c->at, 8);
+        if (eight & UINT64_C(0x8080808080808080))
+            break;
+    }
     while (n--)
         if (!kest_take_varint(c, &ignored))
             return false;

@@ -12,9 +12,15 @@ enum {
     NEW_ENTRIES = 16     /* how many entries beyond a kept passport are worth looking for */
 };
 
+/* An entry, and where in the same half the one is that followed it in the text read last: a guess. */
+typedef struct place {
+    kest_node *node;
+    uint32_t next;
+} place;
+
 /* Open addressing; at most half full. */
 typedef struct half {
-    kest_node **slots;
+    place *slots;
     size_t count, bytes;
 } half;
 
@@ -48,7 +54,7 @@ kest_status kest_known_new(size_t capacity, size_t max_bytes, kest_known **out)
     while (known->nslots < 2 * known->full_at)
         known->nslots *= 2;
     for (int i = 0; i < 2; i++)
-        if (!(known->halves[i].slots = kest_calloc(known->nslots, sizeof(kest_node *)))) {
+        if (!(known->halves[i].slots = kest_calloc(known->nslots, sizeof(place)))) {
             kest_known_free(known);
             return KEST_E_NOMEM;
         }
@@ -63,9 +69,9 @@ kest_status kest_known_new(size_t capacity, size_t max_bytes, kest_known **out)
 static void half_empty(half *h, size_t nslots)
 {
     for (size_t s = 0; h->count && s < nslots; s++)
-        if (h->slots[s]) {
-            kest_node_unref(h->slots[s]);
-            h->slots[s] = NULL;
+        if (h->slots[s].node) {
+            kest_node_unref(h->slots[s].node);
+            h->slots[s].node = NULL;
             h->count--;
         }
     h->bytes = 0;
@@ -106,11 +112,11 @@ static size_t place_of(const kest_known *known, kest_str jws)
 }
 
 /* The slot that holds this text, or the free one where it would go; `s` is its place. */
-static kest_node **slot(const kest_known *known, const half *h, kest_str jws, size_t s)
+static place *slot(const kest_known *known, const half *h, kest_str jws, size_t s)
 {
-    while (h->slots[s] && !(h->slots[s]->jws_len == jws.len &&
-                            (h->slots[s]->jws == jws.data || memcmp(h->slots[s]->jws, jws.data, jws.len) == 0)))
-        s = (s + 1) & (known->nslots - 1);
+    for (const kest_node *n; (n = h->slots[s].node); s = (s + 1) & (known->nslots - 1))
+        if (n->jws_len == jws.len && (n->jws == jws.data || memcmp(n->jws, jws.data, jws.len) == 0))
+            break;
     return &h->slots[s];
 }
 
@@ -119,20 +125,20 @@ static kest_str text_of(const kest_node *node)
     return (kest_str){node->jws, node->jws_len};
 }
 
-static void add(kest_known *known, kest_node *node, size_t place)
+static void add(kest_known *known, kest_node *node, size_t at)
 {
     half *h = &known->halves[known->newer];
-    kest_node **at = slot(known, h, text_of(node), place);
+    place *to = slot(known, h, text_of(node), at);
 
-    if (*at || node->jws_len > known->bytes_at)
+    if (to->node || node->jws_len > known->bytes_at)
         return;
     if (h->count >= known->full_at || h->bytes + node->jws_len > known->bytes_at) {
         known->newer = !known->newer;
         h = &known->halves[known->newer];
         half_empty(h, known->nslots);
-        at = slot(known, h, text_of(node), place);
+        to = slot(known, h, text_of(node), at);
     }
-    *at = kest_node_ref(node);
+    to->node = kest_node_ref(node);
     h->count++;
     h->bytes += node->jws_len;
 }
@@ -140,10 +146,10 @@ static void add(kest_known *known, kest_node *node, size_t place)
 bool kest_known_has(const kest_known *known, const kest_node *node)
 {
     const kest_str jws = text_of(node);
-    const size_t place = place_of(known, jws);
+    const size_t at = place_of(known, jws);
 
-    return !node->broken && (*slot(known, &known->halves[known->newer], jws, place) ||
-                             *slot(known, &known->halves[!known->newer], jws, place));
+    return !node->broken && (slot(known, &known->halves[known->newer], jws, at)->node ||
+                             slot(known, &known->halves[!known->newer], jws, at)->node);
 }
 
 void kest_known_add(kest_known *known, kest_node *node)
@@ -151,18 +157,22 @@ void kest_known_add(kest_known *known, kest_node *node)
     add(known, node, place_of(known, text_of(node)));
 }
 
-/* The known node with this text or NULL; it moves to the newer half. */
-static kest_node *find(kest_known *known, kest_str jws)
+/* The place of the known node with this text or NULL; it moves to the newer half. */
+static place *find(kest_known *known, kest_str jws)
 {
-    const size_t place = place_of(known, jws);
-    kest_node *node = *slot(known, &known->halves[known->newer], jws, place);
+    const size_t at = place_of(known, jws);
+    place *found = slot(known, &known->halves[known->newer], jws, at);
+    kest_node *node;
 
-    if (!node && (node = *slot(known, &known->halves[!known->newer], jws, place))) {
-        kest_node_ref(node); /* the older half may be emptied for it */
-        add(known, node, place);
-        kest_node_unref(node);
-    }
-    return node;
+    if (found->node)
+        return found;
+    if (!(node = slot(known, &known->halves[!known->newer], jws, at)->node))
+        return NULL;
+    kest_node_ref(node); /* the older half may be emptied for it */
+    add(known, node, at);
+    kest_node_unref(node);
+    found = slot(known, &known->halves[known->newer], jws, at);
+    return found->node ? found : NULL;
 }
 
 /* --- text --- */
@@ -191,32 +201,53 @@ static bool goes_on(kest_str text, size_t at)
     return at < text.len && (text.data[at] == ',' || (text.data[at] == ']' && at + 1 == text.len));
 }
 
+/* Whether `text` goes on with this node's text and the quotation mark after it. */
+static bool is_next(const kest_node *node, kest_str text)
+{
+    return node && node->jws_len < text.len && text.data[node->jws_len] == '"' && memcmp(node->jws, text.data, node->jws_len) == 0;
+}
+
+/* The known entry that `text` begins with: the one that followed `last` before, or any. A JWS holds nothing that JSON would
+ * escape, so a known one is spelled like its text, or not found. */
+static place *leading(kest_known *known, place *last, kest_str text)
+{
+    place *slots = known->halves[known->newer].slots, *found = last ? &slots[last->next] : NULL;
+    const uint8_t *end;
+
+    if (found && is_next(found->node, text))
+        return found;
+    end = memchr(text.data, '"', text.len);
+    return end ? find(known, (kest_str){text.data, (size_t)(end - text.data)}) : NULL;
+}
+
 kest_status kest_known_prefix(kest_known *known, kest_str text, size_t max_entries, kest_builder *b, size_t *taken)
 {
+    place *last = NULL;
     size_t at = 0;
 
     *taken = 0;
     while (b->count < max_entries && at + 2 < text.len && text.data[at] == (at ? ',' : '[') && text.data[at + 1] == '"') {
-        const uint8_t *from = text.data + at + 2, *end = memchr(from, '"', text.len - at - 2);
-        kest_node *node;
-        size_t before = b->count;
+        const int newer = known->newer;
+        place *found = leading(known, last, (kest_str){text.data + at + 2, text.len - at - 2});
+        const size_t before = b->count, end = found ? at + 2 + found->node->jws_len + 1 : 0;
         kest_status st;
 
-        /* A JWS holds nothing that JSON would escape, so a known one is spelled like its text, or not found. */
-        node = end ? find(known, (kest_str){from, (size_t)(end - from)}) : NULL;
-        if (!node || !goes_on(text, (size_t)(end + 1 - text.data)))
+        if (!found || !goes_on(text, end))
             break;
-        if (follows(b, node))
-            st = kest_builder_push(b, node);
-        else if (parents_there(b, node))
-            st = kest_builder_share(b, node);
+        if (follows(b, found->node))
+            st = kest_builder_push(b, found->node);
+        else if (parents_there(b, found->node))
+            st = kest_builder_share(b, found->node);
         else
             break;
         if (st != KEST_OK)
             return st;
         if (b->count == before) /* twice in one passport: for the rest to say */
             break;
-        at = (size_t)(end + 1 - text.data);
+        if (last && known->newer == newer) /* both in one half */
+            last->next = (uint32_t)(found - known->halves[newer].slots);
+        last = found;
+        at = end;
         *taken = at;
     }
     return KEST_OK;
@@ -283,7 +314,6 @@ static record *resumed(kest_known *known, kest_dense *dense, size_t n)
 kest_status kest_known_resume(kest_known *known, kest_dense *dense, kest_builder *b)
 {
     const size_t total = kest_dense_count(dense);
-    kest_status st = KEST_OK;
     record *r = NULL;
 
     for (size_t n = total; !r && n && n + NEW_ENTRIES >= total; n--)
@@ -291,7 +321,5 @@ kest_status kest_known_resume(kest_known *known, kest_dense *dense, kest_builder
     if (!r)
         return KEST_OK;
     r->used = ++known->clock;
-    for (size_t i = 0; i < r->entries.count && st == KEST_OK; i++)
-        st = kest_builder_push(b, r->entries.nodes[i]); /* which has each once */
-    return st;
+    return kest_builder_copy(&r->entries, b);
 }

@@ -41,7 +41,8 @@ kest_status kest_pack_z(const uint8_t *text, size_t len, kest_buf *out)
 }
 
 
-/* Inflates all of src with a prepared stream, never holding more than max_bytes and one step of room. */
+/* Inflates all of src with a prepared stream, never holding more than max_bytes and one step of room. Z_FINISH spares zlib its
+ * window where everything fits the first step. */
 kest_status kest_inflate(z_stream *stream, const uint8_t *src, size_t len, size_t max_bytes, kest_buf *out)
 {
     enum { STEP = 16384 };
@@ -56,9 +57,9 @@ kest_status kest_inflate(z_stream *stream, const uint8_t *src, size_t len, size_
             return out->status;
         stream->next_out = out->data + out->len;
         stream->avail_out = STEP;
-        rc = inflate(stream, Z_NO_FLUSH);
-        if (rc != Z_OK && rc != Z_STREAM_END)
-            return rc == Z_MEM_ERROR ? KEST_E_NOMEM : KEST_E_INFLATE; /* Z_BUF_ERROR: truncated */
+        rc = inflate(stream, Z_FINISH);
+        if (rc != Z_STREAM_END && (rc != Z_BUF_ERROR || stream->avail_out)) /* room left: truncated */
+            return rc == Z_MEM_ERROR ? KEST_E_NOMEM : KEST_E_INFLATE;
         out->len += STEP - stream->avail_out;
         if (out->len > max_bytes)
             return KEST_E_LIMIT;

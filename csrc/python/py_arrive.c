@@ -1,7 +1,8 @@
 /* py_arrive.c: the baggage header of nearly every request in one go: split, decoded, unpacked, held against its chain_tip.
  *
- * Whatever is unusual or wrong (claim checks, repeated keys, properties, anything that is refused) is answered with None: the
- * slower functions of kest.http and kest.core.baggage judge it and say what is wrong with it, so there is one place for that. */
+ * Whatever is unusual or wrong (repeated keys, properties, claim checks of a cache that is not at hand, anything that is
+ * refused) is answered with None: the slower functions of kest.http and kest.core.baggage judge it and say what is wrong
+ * with it, so there is one place for that. */
 #include "py_known.h"
 
 #include "../core/alloc.h"
@@ -12,11 +13,13 @@
 enum { USER, AGENT, TASK, WHO };
 
 static const char *const who_keys[WHO] = {"kest.user", "kest.agent", "kest.task"};
-static const char tip_key[] = "kest.chain_tip", prefix[] = "kest.";
+static const char tip_key[] = "kest.chain_tip", claim_key[] = "kest.claim_check", prefix[] = "kest.";
 
 typedef struct arrival {
-    kest_form form;
-    kest_str passport, tip, who[WHO]; /* decoded; data is NULL where there is none */
+    kest_form form; /* of the passport, also of one that a claim check stands for */
+    kest_str passport, claim, tip, who[WHO]; /* decoded; data is NULL where there is none */
+    kest_known_caps caps;
+    PyObject *record;                 /* what the passport is in, if a claim check came */
     PyObject *foreign;                /* list of bytes */
     uint8_t *room;                    /* what is decoded, each behind the other */
     size_t used;
@@ -29,13 +32,14 @@ static bool is_key(kest_str key, const char *name)
 
 static kest_str *place_of(arrival *a, kest_str key)
 {
-    const kest_form form = kest_form_of((const char *)key.data, key.len);
+    const bool claim = is_key(key, claim_key);
+    const kest_form form = claim ? KEST_FORM_TEXT : kest_form_of((const char *)key.data, key.len);
 
     if (form != KEST_FORM_NONE) {
         if (a->form != KEST_FORM_NONE)
             return NULL;
         a->form = form;
-        return &a->passport;
+        return claim ? &a->claim : &a->passport;
     }
     for (int i = 0; i < WHO; i++)
         if (is_key(key, who_keys[i]))
@@ -108,7 +112,45 @@ static bool take_all(arrival *a, kest_str header)
         }
         p = stop + 1;
     }
-    return a->form != KEST_FORM_NONE && a->passport.len > 0;
+    return a->passport.len > 0 || a->claim.len > 0;
+}
+
+static bool is_uuid(kest_str text)
+{
+    static const char shape[] = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+
+    if (text.len != sizeof shape - 1)
+        return false;
+    for (size_t i = 0; i < text.len; i++) {
+        const uint8_t c = text.data[i];
+
+        if (shape[i] == '-' ? c != '-' : !((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f')))
+            return false;
+    }
+    return true;
+}
+
+/* The record behind the claim check: the tip that came with it, a line feed, the passport. */
+static bool redeem(arrival *a, PyObject *get, size_t max_record)
+{
+    PyObject *claim;
+    kest_str text;
+
+    if (get == Py_None || !a->tip.data || !is_uuid(a->claim))
+        return false;
+    if (!(claim = PyUnicode_DecodeASCII((const char *)a->claim.data, (Py_ssize_t)a->claim.len, NULL)))
+        return false;
+    a->record = PyObject_CallOneArg(get, claim);
+    Py_DECREF(claim);
+    if (!a->record || !PyUnicode_CheckExact(a->record) || !PyUnicode_IS_COMPACT_ASCII(a->record))
+        return false;
+    text = (kest_str){PyUnicode_1BYTE_DATA(a->record), (size_t)PyUnicode_GET_LENGTH(a->record)};
+    if (text.len > max_record || text.len <= a->tip.len || memcmp(text.data, a->tip.data, a->tip.len) != 0 ||
+        text.data[a->tip.len] != '\n')
+        return false;
+    a->passport = (kest_str){text.data + a->tip.len + 1, text.len - a->tip.len - 1};
+    a->caps.bytes = max_record;
+    return true;
 }
 
 /* Whether the passport has entries, and the tip that came with it, if one did. */
@@ -162,30 +204,40 @@ static PyObject *answer(const arrival *a, PyObject *passport)
     return result;
 }
 
+/* NULL with or without an exception: not for this way. */
+static PyObject *arrived(PyObject *self, arrival *a, kest_str header, PyObject *get, size_t max_record)
+{
+    PyObject *passport, *result = NULL;
+
+    if (!take_all(a, header) || (a->claim.data && !redeem(a, get, max_record)))
+        return NULL;
+    passport = kest_known_unpack(self, a->form, a->passport, a->caps);
+    if (passport && fits(a, passport))
+        result = answer(a, passport);
+    Py_XDECREF(passport);
+    return result;
+}
+
 PyObject *kest_known_arrive(PyObject *self, PyObject *args)
 {
-    PyObject *header, *passport = NULL, *result = NULL;
-    Py_ssize_t max_bytes, max_entries;
+    PyObject *header, *get = Py_None, *result;
+    Py_ssize_t max_bytes, max_entries, max_record = 0;
     arrival a = {.form = KEST_FORM_NONE};
     kest_str view;
 
-    if (!PyArg_ParseTuple(args, "Onn:arrive", &header, &max_bytes, &max_entries))
+    if (!PyArg_ParseTuple(args, "Onn|On:arrive", &header, &max_bytes, &max_entries, &get, &max_record))
         return NULL;
-    if (!PyBytes_CheckExact(header))
+    if (!PyBytes_CheckExact(header) || max_bytes <= 0 || max_entries <= 0 || max_record < 0)
         Py_RETURN_NONE;
     view = (kest_str){(const uint8_t *)PyBytes_AS_STRING(header), (size_t)PyBytes_GET_SIZE(header)};
-    if (max_bytes <= 0 || max_entries <= 0)
-        Py_RETURN_NONE;
+    a.caps = (kest_known_caps){(size_t)max_bytes, (size_t)max_entries};
     if (!(a.room = kest_malloc(view.len + 1)))
         return PyErr_NoMemory();
-    if (take_all(&a, view) &&
-        (passport = kest_known_unpack(self, a.form, a.passport, (kest_known_caps){(size_t)max_bytes, (size_t)max_entries})) &&
-        fits(&a, passport))
-        result = answer(&a, passport);
-    Py_XDECREF(passport);
+    result = arrived(self, &a, view, get, (size_t)max_record);
+    Py_XDECREF(a.record);
     Py_XDECREF(a.foreign);
     kest_free(a.room);
-    if (result)
+    if (result || (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_Exception))) /* an interruption is nobody's to judge */
         return result;
     PyErr_Clear();
     Py_RETURN_NONE;

@@ -314,9 +314,9 @@ static PyMethodDef known_methods[] = {
      "verify(passport, threads=0, /)\n--\n\nVerifies what is not known of a passport, and knows it from then on. "
      "VerificationError as from verify_passport()."},
     {"arrive", (PyCFunction)kest_known_arrive, METH_VARARGS,
-     "arrive(header, max_bytes, max_entries, /)\n--\n\nWhat a baggage header value (bytes) brings, in one go: (passport, other vendors' members, "
-     "(kest.user, kest.agent, kest.task)), as read_baggage() and BaggageManager.unpack() would have it; verifies nothing. None for "
-     "whatever is unusual or wrong, which is for them to judge."},
+     "arrive(header, max_bytes, max_entries, get=None, max_record=0, /)\n--\n\nWhat a baggage header value (bytes) brings, in one go: (passport, "
+     "other vendors' members, (kest.user, kest.agent, kest.task)), as read_baggage() and BaggageManager.unpack() would have it; verifies "
+     "nothing. `get` is that of a cache in memory, for claim checks. None for whatever is unusual or wrong, which is for them to judge."},
     {"missing", (PyCFunction)known_missing, METH_O, "missing(passport, /)\n--\n\nHow many of its entries verify() would look at."},
     {NULL, NULL, 0, NULL},
 };

@@ -39,6 +39,7 @@ VERIFY_INLINE = 32
 """Entries up to which an event loop verifies in place: beyond it, a thread takes less of its time."""
 
 _CARRIERS = frozenset(KEYS)
+_IN_MEMORY = (SimpleCache, dict)
 
 Who = tuple[str | None, str | None, str | None]
 """User, agent and task as the header has them."""
@@ -156,7 +157,9 @@ class Edge:
         store = self._trusted
         if store is None or len(lines) != 1 or len(lines[0]) > MAX_INCOMING:
             return None
-        found = self._verified.under(store.ring()).arrive(lines[0], MAX_INFLATED, MAX_UNPACKED_ENTRIES)
+        cache = self.cache
+        get = cache.get if type(cache) in _IN_MEMORY else None  # others block, and are not asked twice
+        found = self._verified.under(store.ring()).arrive(lines[0], MAX_INFLATED, MAX_UNPACKED_ENTRIES, get, MAX_CLAIM)
         return None if found is None else (store, *found)
 
     def _carries(self, baggage: Baggage) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 from urllib.parse import quote
 
@@ -139,6 +140,72 @@ def test_what_is_not_bytes_is_left_to_others() -> None:
         assert known.arrive(wrong, 1 << 20, 10) is None  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         known.arrive(header)  # type: ignore[call-arg]
+
+
+def claimed(record: Any, claim: str = "3c6a7a50-62b8-4d1a-9d0e-6a1f7c1d2e3f", tip: str | None = None) -> Any:
+    """What both ways make of a claim check for this record."""
+    cache: dict[str, Any] = {claim: record}
+    values = {"kest.claim_check": claim, **({} if tip is None else {"kest.chain_tip": tip})}
+    edges = Edge(keys(), cache=cache), Readable(keys(), cache=cache)
+    return same(header_of(values).encode(), *edges)
+
+
+def test_claim_checks_of_a_cache_in_memory() -> None:
+    passport, other = grown(5), grown(2)
+    tip, text = passport.chain_tip, passport.serialize()
+    record = f"{tip}\n{text}"
+    for cache in (SimpleCache(), {}):
+        values = BaggageManager.pack(passport, cache, limit=0)
+        assert Edge(keys(), cache=cache)._usual((header_of(values).encode(),)) is not None
+    assert claimed(record, tip=tip)[0] == passport.entries
+    assert claimed(record.encode(), tip=tip)[0] == passport.entries
+    refused = [
+        claimed(record),
+        claimed(record, tip=other.chain_tip),
+        claimed(record, "3C6A7A50-62b8-4d1a-9d0e-6a1f7c1d2e3f", tip),
+        claimed(record, "3c6a7a50-62b8-4d1a-9d0e-6a1f7c1d2e3", tip),
+        claimed(record, "3c6a7a50062b8-4d1a-9d0e-6a1f7c1d2e3f", tip),
+        claimed(record, tip=tip + "\n"),
+        *(
+            claimed(bad, tip=tip)
+            for bad in (None, 5, "", tip, text, f"{tip}\n", f"{tip} {text}", f"{tip}\n{other.serialize()}")
+        ),
+        claimed(f"{tip}\n{text[:-9]}", tip=tip),
+        claimed(f"{tip}\n{text}\xe9", tip=tip),
+        claimed(f"{tip}\n{text[:-1]}{' ' * 5_000_000}]", tip=tip),
+    ]
+    assert all(isinstance(one[0], type) for one in refused)
+
+
+def test_an_interruption_while_a_claim_is_redeemed_is_not_swallowed() -> None:
+    def get(claim: str) -> str:
+        raise KeyboardInterrupt
+
+    header = header_of(BaggageManager.pack(grown(2), {}, limit=0)).encode()
+    known = KnownEntries(KeyRing([]))
+    with pytest.raises(KeyboardInterrupt):
+        known.arrive(header, 1 << 20, 10, get, 1 << 20)
+    assert known.arrive(header, 1 << 20, 10, lambda claim: 1 / 0, 1 << 20) is None
+    assert known.arrive(header, 1 << 20, 10, lambda claim: None, -1) is None
+
+
+def test_flows_that_part_and_meet_again() -> None:
+    """Which entry follows which is guessed from the last time; here the guess is wrong again and again."""
+    stem = grown(3)
+    branches = [stem, *(grown(count, passport=stem) for count in (1, 2, 4)), grown(2)]
+    branches += [grown(2, passport=branch) for branch in branches]
+    texts = [branch.serialize() for branch in branches]
+    ring = Edge(keys())._trusted
+    assert ring is not None
+    for capacity in (2, 6, 16, 1000):
+        known = KnownEntries(ring.ring(), capacity)
+        rng = random.Random(capacity)
+        for _ in range(300):
+            at = rng.randrange(len(texts))
+            passport = known.unpack("kest.passport", texts[at], 1 << 20, 100)
+            assert passport.entries == branches[at].entries
+            assert passport.chain_tip == branches[at].chain_tip
+            known.verify(passport)
 
 
 HONEST: list[list[bytes]] = []
