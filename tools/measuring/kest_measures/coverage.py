@@ -34,7 +34,8 @@ FIRST = ("tests/unit", "tests/gate", "tests/security")
 LEFT_OUT = ("tests/services", "tests/lab", *FIRST)
 
 # Promises of time, which counting does not keep; forks beside busy threads, whose children have five seconds; what
-# is not imported, since coverage.py imports it; and what reads the sources from beside the package.
+# is not imported, since coverage.py imports it; what reads the sources from beside the package; and signals whose handler
+# raises between any two instructions, also where coverage.py holds a lock of its own.
 UNTIMED = (
     "tests/contract/test_engine_contract.py::test_large_inputs",
     "tests/gate/test_gate_invalidation.py::test_fork_with_listeners",
@@ -45,6 +46,8 @@ UNTIMED = (
     "tests/security/test_rows_c.py::test_c3_eight_threads_on_one_engine",
     "tests/security/test_rows_e.py::test_e1_refused_within_10_ms_and_2_mib",
     "tests/security/test_rows_engines.py::test_c6_the_loop_goes_on",
+    "tests/threading/test_interruptions.py::test_e3_a_handler_that_raises_leaves_no_lock_locked",
+    "tests/threading/test_interruptions.py::test_e3_keyboard_interrupt_in_every_step_of_a_call",
     "tests/threading/test_threads.py::test_e3_fork_while_threads_work",
     "tests/unit/test_measuring.py::test_what_is_explained_is_a_fault_that_is_made",
 )

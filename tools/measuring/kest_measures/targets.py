@@ -22,6 +22,7 @@ _CHAIN = (
     "tests/unit/test_entry_shapes.py",
     "tests/unit/test_passport.py",
     "tests/unit/test_known_entries.py",
+    "tests/http/test_http_arrive.py::test_flows_that_part_and_meet_again",
     "tests/differential/test_verify_differential.py",
     "tests/differential/test_entry_differential.py",
     "tests/unit/test_vectors.py",
