@@ -17,9 +17,7 @@ enum {
     KEST_NODE_LABELLED = 2, /* carries kest.trust_override */
     KEST_NODE_RISE = 4,     /* trust above its weakest parent's */
     KEST_NODE_REMOVES = 8,  /* a taint really went away here */
-    KEST_NODE_X5C = 16,
-    KEST_NODE_CONTINUES = 32, /* a root that continues an earlier flow */
-    KEST_NODE_LINEAR = 64     /* neither it nor any ancestor has two parents */
+    KEST_NODE_LINEAR = 16   /* neither it nor any ancestor has two parents */
 };
 
 struct kest_node {
@@ -58,7 +56,7 @@ typedef struct kest_node_facts {
     size_t nparents;
     int64_t timestamp_ms;
     uint8_t trust;
-    uint8_t flags; /* LABELLED, REMOVES, CONTINUES; the others follow from the parents */
+    uint8_t flags; /* LABELLED, REMOVES; the others follow from the parents */
     kest_alg alg;
 } kest_node_facts;
 kest_status kest_node_layout(const kest_node_facts *facts, kest_str payload, kest_node **out);

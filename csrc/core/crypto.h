@@ -16,7 +16,7 @@ kest_status kest_alg_from_name(const uint8_t *name, size_t len, kest_alg *out);
 
 /* Call once before anything else here; safe to call again and from several threads. */
 kest_status kest_crypto_init(void);
-kest_status kest_random(void *out, size_t len);
+void kest_random(void *out, size_t len); /* ends the process rather than give predictable bytes */
 void kest_wipe(void *ptr, size_t len);
 
 /* SipHash-2-4 under a random key: for tables whose places nobody outside may choose. */

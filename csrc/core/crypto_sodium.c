@@ -18,10 +18,9 @@ kest_status kest_crypto_init(void)
     return sodium_init() < 0 ? KEST_E_CRYPTO : KEST_OK;
 }
 
-kest_status kest_random(void *out, size_t len)
+void kest_random(void *out, size_t len)
 {
-    randombytes_buf(out, len); /* getrandom(2): safe after fork, aborts rather than return predictable bytes */
-    return KEST_OK;
+    randombytes_buf(out, len); /* getrandom(2): safe after fork */
 }
 
 void kest_keyed_hash128(const uint8_t key[KEST_KEYED_HASH_KEY], const void *data, size_t len, uint8_t out[16])

@@ -51,7 +51,6 @@ typedef struct kest_parsed {
     uint8_t trust;
     bool has_override;   /* the label stands there */
     bool override_exact; /* and says what trust_score says */
-    bool has_continues;
     kest_str *added, *removed, *taints;
     size_t nadded, nremoved, ntaints;
     uint8_t *parents; /* nparents * KEST_HASH_LEN */

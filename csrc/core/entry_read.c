@@ -102,7 +102,6 @@ static kest_status read_labels(const kest_json *labels, kest_parsed *out, kest_s
         out->has_override = text != NULL;
         if (text)
             *override = view(text);
-        out->has_continues = kest_json_get(labels, KEST_LABEL_CONTINUES) != NULL;
     }
     return KEST_OK;
 }

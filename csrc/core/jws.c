@@ -56,7 +56,6 @@ kest_status kest_jws_header_read(const uint8_t *text, size_t len, const kest_jso
         return KEST_E_JWS_HEADER;
     if (root->count != (x5c ? 4U : 3U) || (x5c && (out->alg == KEST_ALG_EDDSA || !x5c_well_formed(x5c))))
         return KEST_E_JWS_HEADER;
-    out->has_x5c = x5c != NULL;
     out->kid = (kest_str){kid->u.str.data, kid->u.str.len};
     return kest_jcs_check(text, len, root);
 }

@@ -27,7 +27,6 @@ static inline bool kest_jws_fits(size_t header_b64, size_t payload, size_t sig)
 
 typedef struct kest_jws_header {
     kest_alg alg;
-    bool has_x5c;
     kest_str kid; /* into the decoded header or the tree read from it */
 } kest_jws_header;
 

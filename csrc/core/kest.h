@@ -37,7 +37,6 @@ typedef enum kest_status {
     KEST_E_OVERFLOW,   /* a size would not fit */
     KEST_E_LIMIT,      /* a configured cap was reached */
     KEST_E_CRYPTO,     /* the crypto library failed */
-    KEST_E_RANDOM,
     /* text */
     KEST_E_UTF8,
     KEST_E_SURROGATE,  /* a lone surrogate */

@@ -171,8 +171,7 @@ static kest_status link_facts(const kest_parsed *p, kest_node *const *parents, k
         f->taints = NULL;
         return st;
     }
-    f->flags = (uint8_t)((p->has_override ? KEST_NODE_LABELLED : 0) | (removed ? KEST_NODE_REMOVES : 0) |
-                         (p->header.has_x5c ? KEST_NODE_X5C : 0) | (p->has_continues ? KEST_NODE_CONTINUES : 0));
+    f->flags = (uint8_t)((p->has_override ? KEST_NODE_LABELLED : 0) | (removed ? KEST_NODE_REMOVES : 0));
     return KEST_OK;
 }
 

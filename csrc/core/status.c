@@ -6,7 +6,6 @@ static const char *const phrases[KEST_E_STATUS_COUNT] = {
     [KEST_E_OVERFLOW] = "a size is too large to be represented",
     [KEST_E_LIMIT] = "a configured limit was reached",
     [KEST_E_CRYPTO] = "the cryptographic library reported a failure",
-    [KEST_E_RANDOM] = "the system's random number generator failed",
     [KEST_E_UTF8] = "text is not valid UTF-8",
     [KEST_E_SURROGATE] = "text holds a lone surrogate, which has no UTF-8 form",
     [KEST_E_B64] = "not strict base64url (unpadded, no white space, unused trailing bits zero)",

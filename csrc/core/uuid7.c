@@ -27,7 +27,7 @@ static void install_fork_hook(void)
     pthread_atfork(NULL, NULL, forget_node);
 }
 
-static kest_status process_node(uint64_t *out)
+static uint64_t process_node(void)
 {
     uint64_t seen = atomic_load_explicit(&node, memory_order_relaxed);
 
@@ -35,14 +35,12 @@ static kest_status process_node(uint64_t *out)
         uint64_t fresh;
 
         pthread_once(&fork_hook_once, install_fork_hook);
-        if (kest_random(&fresh, sizeof fresh) != KEST_OK)
-            return KEST_E_RANDOM;
+        kest_random(&fresh, sizeof fresh);
         fresh &= NODE_MASK;
         if (fresh && atomic_compare_exchange_strong(&node, &seen, fresh))
             seen = fresh;
     }
-    *out = seen;
-    return KEST_OK;
+    return seen;
 }
 
 static uint64_t next_tick(void)
@@ -108,19 +106,14 @@ bool kest_uuid7_split(const uint8_t *text, size_t len, kest_uuid7_parts *out)
     return true;
 }
 
-kest_status kest_uuid7(uint8_t out[KEST_UUID_LEN], int64_t *unix_ms)
+void kest_uuid7(uint8_t out[KEST_UUID_LEN], int64_t *unix_ms)
 {
-    kest_uuid7_parts parts;
-    uint64_t tick;
-    kest_status st = process_node(&parts.node);
+    kest_uuid7_parts parts = {.node = process_node()};
+    const uint64_t tick = next_tick();
 
-    if (st != KEST_OK)
-        return st;
-    tick = next_tick();
     parts.unix_ms = tick >> COUNTER_BITS;
     parts.counter = (uint32_t)(tick & COUNTER_MASK);
     kest_uuid7_join(&parts, out);
     if (unix_ms)
         *unix_ms = (int64_t)parts.unix_ms;
-    return KEST_OK;
 }

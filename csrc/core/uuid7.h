@@ -11,7 +11,7 @@
  * random bits tell processes apart). Entry ids are public names, not secrets, so they need not be unguessable; ids
  * of one process share most of their bytes, which is what lets the dense form carry them in three or four.
  * When the clock is set back, ids go on from the last millisecond seen. Thread-safe, lock-free. */
-kest_status kest_uuid7(uint8_t out[KEST_UUID_LEN], int64_t *unix_ms);
+void kest_uuid7(uint8_t out[KEST_UUID_LEN], int64_t *unix_ms);
 
 /* The parts of a UUIDv7 text; false unless `text` is 36 lower-case characters of version 7 and RFC variant. */
 typedef struct kest_uuid7_parts {

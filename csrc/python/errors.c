@@ -6,7 +6,6 @@ static PyObject *class_for(kest_state *state, kest_status status)
     case KEST_E_NOMEM:
         return PyExc_MemoryError;
     case KEST_E_CRYPTO:
-    case KEST_E_RANDOM:
         return PyExc_RuntimeError;
     case KEST_E_SURROGATE:
     case KEST_E_NAN:

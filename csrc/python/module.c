@@ -34,6 +34,8 @@ static int load_errors(kest_state *state)
 static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **out)
 {
     *out = (PyTypeObject *)PyType_FromModuleAndSpec(module, spec, NULL);
+    if (!*out && !PyErr_Occurred())
+        PyErr_NoMemory(); /* which CPython 3.11 leaves unsaid in one place */
     return *out ? PyModule_AddType(module, *out) : -1;
 }
 

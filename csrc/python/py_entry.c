@@ -103,14 +103,12 @@ static PyObject *default_context(void)
                          "function_policies", "deviations");
 }
 
-static int entry_init_id(kest_state *state, EntryObject *self, PyObject *entry_id, PyObject *timestamp)
+static int entry_init_id(EntryObject *self, PyObject *entry_id, PyObject *timestamp)
 {
     uint8_t id[KEST_UUID_LEN];
     int64_t now;
-    kest_status st;
 
-    if ((st = kest_uuid7(id, &now)) != KEST_OK)
-        return kest_raise(state, st), -1;
+    kest_uuid7(id, &now);
     self->entry_id = entry_id != Py_None ? Py_NewRef(entry_id) : PyUnicode_FromStringAndSize((const char *)id, sizeof id);
     self->timestamp_ms = now;
     if (timestamp != Py_None) {
@@ -145,7 +143,6 @@ static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"operation", "trust_score", "classification", "parent_ids", "labels", "added_taints",
                             "removed_taints", "taints", "policy_context", "input_hash", "entry_id", "timestamp_ms", NULL};
-    kest_state *state = PyType_GetModuleState(type);
     PyObject *operation, *trust = NULL, *class = NULL, *parents = NULL, *labels = Py_None, *added = NULL, *removed = NULL;
     PyObject *taints = NULL, *context = Py_None, *input = NULL, *id = Py_None, *time = Py_None, *empty = PyTuple_New(0);
     EntryObject *self = (EntryObject *)type->tp_alloc(type, 0);
@@ -167,7 +164,7 @@ static PyObject *entry_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->policy_context = context != Py_None ? Py_NewRef(context) : default_context();
     self->input_hash = input ? Py_NewRef(input) : PyUnicode_FromString("");
     if (!self->classification || !self->parent_ids || !self->labels || !self->taints || !self->policy_context ||
-        !self->input_hash || entry_init_id(state, self, id, time) < 0)
+        !self->input_hash || entry_init_id(self, id, time) < 0)
         goto fail;
     Py_DECREF(empty);
     return (PyObject *)self;

@@ -35,6 +35,10 @@ static int read_invariants(kest_state *state, GateObject *self, PyObject *list)
         PyObject *field, *action;
         unsigned int mode;
 
+        if (!PyTuple_Check(PyTuple_GET_ITEM(list, i))) {
+            PyErr_SetString(PyExc_TypeError, "an invariant is a tuple");
+            return -1;
+        }
         if (!PyArg_ParseTuple(PyTuple_GET_ITEM(list, i), "UddIU", &field, &inv->least, &inv->most, &mode, &action) ||
             kest_gate_text(state, field, "a field", &inv->field) < 0 || kest_gate_text(state, action, "an action", &inv->action) < 0)
             return -1;

@@ -117,7 +117,11 @@ static int add_node(kest_state *state, SetObject *self, PyObject *item)
     kest_status st = KEST_E_SCHEMA;
     int rc = -1;
 
-    if (!PyTuple_Check(item) || !PyArg_ParseTuple(item, "IIIIUUdLLO!O!", &op, &size, &mode, &ref, &text, &field, &node.number,
+    if (!PyTuple_Check(item)) {
+        failed(KEST_E_SCHEMA);
+        return -1;
+    }
+    if (!PyArg_ParseTuple(item, "IIIIUUdLLO!O!", &op, &size, &mode, &ref, &text, &field, &node.number,
                                                   &integer, &until, &PyTuple_Type, &texts, &PyTuple_Type, &numbers))
         return -1;
     node.op = (uint8_t)op;

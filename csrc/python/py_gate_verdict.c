@@ -43,10 +43,9 @@ PyObject *kest_verdict_new(kest_state *state, ContextObject *ctx, SetObject *set
     self->kind = outcome->verdict;
     self->issued = now;
     self->expires = now + ttl;
-    if (kest_uuid7(self->evaluation, NULL) != KEST_OK || (self->kind == KEST_PERMIT && kest_uuid7(self->token, NULL) != KEST_OK)) {
-        Py_DECREF(self);
-        return kest_raise(state, KEST_E_RANDOM);
-    }
+    kest_uuid7(self->evaluation, NULL);
+    if (self->kind == KEST_PERMIT)
+        kest_uuid7(self->token, NULL);
     if (observing) { /* what would have been becomes a verdict of its own behind a permit */
         const kest_gate_outcome permit = {KEST_PERMIT, KEST_WHY_PERMITTED, outcome->policy, 0, 0};
         VerdictObject *shown = (VerdictObject *)kest_verdict_new(state, ctx, set, settings, &permit, now, ttl, false);

@@ -254,11 +254,8 @@ static int draft_fill(kest_state *state, draft *d, PassportObject *self, kest_st
         draft_taints(state, d, self, args) < 0 || draft_parents(d, self) < 0 ||
         own_label(d, KEST_LABEL_PRINCIPAL, principal) < 0 || draft_rise(d, self, args[A_RAISED]) < 0)
         return -1;
-    if (self->continues && !self->ntips) {
-        d->flags |= KEST_NODE_CONTINUES;
-        if (own_label(d, KEST_LABEL_CONTINUES, (kest_str){self->continues->data, self->continues->len}) < 0)
-            return -1;
-    }
+    if (self->continues && !self->ntips)
+        return own_label(d, KEST_LABEL_CONTINUES, (kest_str){self->continues->data, self->continues->len});
     return 0;
 }
 

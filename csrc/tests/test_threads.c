@@ -56,8 +56,7 @@ static void *draw_ids(void *arg)
 
     pthread_barrier_wait(&barrier);
     for (size_t i = 0; i < IDS; i++) {
-        if (kest_uuid7(ids[me][i], NULL) != KEST_OK)
-            return (void *)0;
+        kest_uuid7(ids[me][i], NULL);
         ascending += i && memcmp(ids[me][i - 1], ids[me][i], KEST_UUID_LEN) < 0;
     }
     return (void *)ascending;
