@@ -235,6 +235,9 @@ void kest_verify_nodes(kest_node *const *nodes, size_t count, const kest_keyring
     bad = atomic_load(&j.bad);
     out->index = bad;
     /* Indices are handed out in order, so everything before the lowest bad one was verified. The reason is worked
-     * out again rather than carried between threads. */
+     * out again rather than carried between threads; one that is gone by then (a library that had no memory) is a failure
+     * all the same, for nothing after it was looked at. */
     out->status = bad == count ? KEST_OK : verify_node(nodes[bad], ring);
+    if (bad != count && out->status == KEST_OK)
+        out->status = KEST_E_CRYPTO;
 }

@@ -64,7 +64,7 @@ static kest_gate_set *compile(void)
     norder = 0;
     REQUIRE(kest_gate_set_new(&set) == KEST_OK && kest_gate_set_zone(set, w.starts, w.offsets, 4) == KEST_OK);
     for (int i = 0; i < w.npolicies; i++) {
-        char name[8];
+        char name[16];
 
         (void)snprintf(name, sizeof name, "p%d", i);
         REQUIRE(kest_gate_set_policy(set, fuzz_str(name), w.policies[i].permit) == KEST_OK);

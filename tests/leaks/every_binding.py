@@ -16,6 +16,10 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 from urllib.parse import quote
 
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
 from kest import _kestcore as core
 from kest.core import BaggageManager, LocalEd25519Provider, MockPolicyEngine, TrustStore, configure, kest_verified
 from kest.core.context import get_current_passport, lineage
@@ -24,7 +28,7 @@ from kest.gate import _reason as gate_reason
 from kest.gate import compile as gate_compile
 from kest.gate.permit import PermitToken
 
-__all__ = ["CALLS", "GROUPS", "INSTANCES", "Call", "attributes", "fresh_module"]
+__all__ = ["CALLS", "FORGED", "GROUPS", "INSTANCES", "Call", "attributes", "fresh_module"]
 
 
 class Call(NamedTuple):
@@ -109,6 +113,31 @@ entry_named: dict[str, Any] = {
 entry = core.KestEntry("op", **entry_named)
 spki = bytes.fromhex("302a300506032b6570032100") + signer.public_key
 pem = "-----BEGIN PUBLIC KEY-----\n" + base64.b64encode(spki).decode() + "\n-----END PUBLIC KEY-----\n"
+_ec, _rsa = ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 2048)
+
+
+def _number(value: int, length: int) -> str:
+    return core.b64url_encode(value.to_bytes(length, "big"))
+
+
+_at, _modulus = _ec.public_key().public_numbers(), _rsa.public_key().public_numbers()
+ec_jwk = {
+    "kty": "EC",
+    "crv": "P-256",
+    "x": _number(_at.x, 32),
+    "y": _number(_at.y, 32),
+    "alg": "ES256",
+    "key_ops": ["verify"],
+}
+rsa_jwk = {"kty": "RSA", "n": _number(_modulus.n, 256), "e": "AQAB", "alg": "RS256", "use": "sig"}
+ec_signature = b"".join(
+    part.to_bytes(32, "big") for part in decode_dss_signature(_ec.sign(b"m", ec.ECDSA(hashes.SHA256())))
+)
+rsa_signature = _rsa.sign(b"m", padding.PKCS1v15(), hashes.SHA256())
+ec_spki, rsa_spki = (
+    key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    for key in (_ec, _rsa)
+)
 grants = [(f"p{n}", public, 100, True, 0, 2**40) for n in range(20)]
 key, nonce, salt = b"k" * 32, b"n" * 24, b"s" * 16
 boxed = core.aead_seal(key, nonce, b"m", b"ad")
@@ -118,7 +147,7 @@ chunk = stream.push(b"m", b"ad")
 
 leaves = [hashlib.sha256(bytes([n])).digest() for n in range(7)]
 items = [entries[0], entries[1].encode(), (signer, "typ", b"{}")] * 90
-frame, hashes, tags, _cuts = core.tlog_frame(items, 7, bytes(32))
+frame, _hashes, tags, _cuts = core.tlog_frame(items, 7, bytes(32))
 BUNDLE = 84
 checked = core.RecordKeys([(identity.get_identity(), public)])
 
@@ -146,8 +175,8 @@ device = DeviceFingerprint("d1")
 asked: dict[str, Any] = {
     "principal_id": "a", "principal_kind": "user", "action_name": "b", "roles": ["r", "s"], "resource": "/x/../y",
     "params": {"n": 1, "t": "x", "l": [1.5, "a", True, None]}, "ip": "1.2.3.4", "session_id": "s", "current_geo": here,
-    "origin_geo": there, "origin_ip": "1.2.3.4", "device": device, "origin_device": device, "session_started_at": int(time.time()),
-    "action_count": 2, "trust": 5, "taints": ["t"],
+    "origin_geo": there, "origin_ip": "1.2.3.4", "device": device, "origin_device": device,
+    "session_started_at": int(time.time()), "action_count": 2, "trust": 5, "taints": ["t"],
 }  # fmt: skip
 context = ActionContext(**asked)
 drifted = ActionContext(**{**asked, "session_id": "drifted", "origin_ip": "::1", "current_geo": there})
@@ -309,7 +338,13 @@ def _calls() -> dict[str, Call]:
     of("PublicKey.from_jwk", jwk, target=lambda: core.PublicKey.from_jwk)
     of("PublicKey.from_pem", pem, target=lambda: core.PublicKey.from_pem)
     of("PublicKey.from_spki", spki, target=lambda: core.PublicKey.from_spki)
+    for case, key_of in (("EC", ec_jwk), ("RSA", rsa_jwk)):
+        of("PublicKey.from_jwk", key_of, target=lambda: core.PublicKey.from_jwk, case=case)
+    for case, der in (("EC", ec_spki), ("RSA", rsa_spki)):
+        of("PublicKey.from_spki", der, target=lambda: core.PublicKey.from_spki, case=case)
     of("PublicKey.verify", b"m", signer.sign(b"m"))
+    of("PublicKey.verify", b"m", ec_signature, target=lambda: core.PublicKey.from_jwk(ec_jwk).verify, case="EC")
+    of("PublicKey.verify", b"m", rsa_signature, target=lambda: core.PublicKey.from_jwk(rsa_jwk).verify, case="RSA")
     of("KeyRing", grants)
     of("KnownEntries", ring, 64, 1 << 20)
     of("KnownEntries.unpack", "kest.passport", text, 1 << 20, 100, 0)
@@ -330,7 +365,7 @@ def _calls() -> dict[str, Call]:
     of("Passport.add_signature", settled.entries[-1])
     of("Passport.merge", *branches[:9], target=lambda: core.Passport.merge)
     restored = (text, 5, ("a",), "ab" * 32)
-    of("Passport._restore", *restored, target=lambda: getattr(core.Passport, "_restore"))  # noqa: B009 - not in the stub
+    of("Passport._restore", *restored, target=lambda: getattr(core.Passport, "_restore"))
     of("Passport.__reduce__", target=lambda: core.Passport(entries).restrict(5, ["a"]).__reduce__)
     of("Passport.restrict", 10, ["a", "b"])
     of("Passport.snapshot")
@@ -378,6 +413,35 @@ def _calls() -> dict[str, Call]:
 
 
 CALLS = _calls()
+
+
+def _bundle(jws: str) -> bytes:
+    return len(jws).to_bytes(2, "big") + jws.encode()
+
+
+_bad = entries[2][:-8] + "AAAAAAAA"
+_other = core.PublicKey.from_raw(core.Signer("x", b"x" * 32).public_key)
+FORGED: dict[str, Callable[[], object]] = {
+    "Ed25519": lambda: public.verify(b"m", bytes(64)),
+    "another key": lambda: _other.verify(b"m", signer.sign(b"m")),
+    "EC": lambda: core.PublicKey.from_jwk(ec_jwk).verify(b"n", ec_signature),
+    "RSA": lambda: core.PublicKey.from_jwk(rsa_jwk).verify(b"n", rsa_signature),
+    "passport": lambda: core.verify_passport(core.Passport([*entries[:2], _bad]), ring, 1),
+    "known entries": lambda: core.KnownEntries(ring).verify(core.Passport([*entries[:2], _bad])) is None,
+    "passport, in threads": lambda: core.verify_passport(core.Passport([*entries[:2], _bad]), ring, 2),
+    "records": lambda: core.tlog_check([_bundle(_bad)], checked, 2)[0][:1] == b"\0",
+    "box": lambda: core.aead_open(key, nonce, boxed[:-1] + b"x", b"ad"),
+    "vault": lambda: core.vault_open(b"other", salt, 1, 8192, nonce, vaulted, b"ad"),
+    "stream": lambda: core.SecretStream(key, stream.header).pull(chunk, b"other"),
+    "inclusion": lambda: core.tlog_verify_inclusion(
+        4, 7, leaves[5], proof(core.tlog_inclusion_path(5, 7)), tree().root()
+    ),
+    "consistency": lambda: core.tlog_verify_consistency(
+        3, 7, bytes(32), proof(core.tlog_consistency_path(3, 7)), tree().root()
+    ),
+    "record": lambda: core.record_check(_bad.encode(), checked)[:1] == b"\0",
+}
+"""What is never true, whatever fails."""
 
 
 def attributes(thing: Any) -> list[str]:

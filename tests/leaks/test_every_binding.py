@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
+import binascii
+import gc
+import sys
+from collections.abc import Iterator
 from typing import Any
 
+import every_binding
 import pytest
 from every_binding import CALLS, INSTANCES, Call, attributes
 
 from kest import _kestcore as core
+from kest import errors
+from kest.errors import GateInputError
+from kest.gate import ActionContext, DeviceFingerprint, Gate, GeoLocation
+from kest.gate import _reason as gate_reason
+from kest.gate.permit import PermitToken
 
 ODD: tuple[Any, ...] = (
-    None, True, 0, 1, -1, 2**31, 2**63, 2**70, -(2**70), 0.5, float("nan"), "", "x", "\ud800", "é" * 5000, b"", b"\xff" * 40,
-    bytearray(b"x"), (), ("x",), [], [None], ["x", 5], {}, {"x": None}, {5: "x"}, {"\ud800": "x"}, object(), type, ...,
+    None, True, 0, 1, -1, 2**31, 2**63, 2**70, -(2**70), 0.5, float("nan"), "", "x", "\ud800", "é" * 5000, "x" * 70_000, b"",
+    b"\xff" * 40, bytearray(b"x"), (), ("x",), [], [None], ["x", 5], {}, {"x": None}, {5: "x"}, {"\ud800": "x"}, {1, "x"},
+    object(), type, ...,
 )  # fmt: skip
 
 
@@ -25,14 +35,16 @@ def offered() -> set[str]:
             found.add(name)
             continue
         found |= {
-            f"{name}.{method}" for method in vars(thing) if not method.startswith("__") and callable(getattr(thing, method))
+            f"{name}.{method}"
+            for method in vars(thing)
+            if not method.startswith("__") and callable(getattr(thing, method))
         }
         try:
             thing()
         except TypeError as error:
             if "cannot create" in str(error):
                 continue
-        except Exception:  # noqa: S110 - arguments are missing
+        except Exception:
             pass
         found.add(name)
     return found
@@ -46,12 +58,27 @@ def test_each_is_called() -> None:
         call()
 
 
+def changed(value: Any, depth: int = 2) -> Iterator[Any]:
+    """The value with one of the odd ones somewhere in it, or without a part."""
+    yield from ODD
+    if depth and isinstance(value, dict):
+        for key in list(value)[:8]:
+            rest = {name: item for name, item in value.items() if name != key}
+            yield rest
+            yield from ({**rest, key: odd} for odd in changed(value[key], depth - 1))
+    elif depth and isinstance(value, (tuple, list)):
+        for at in range(min(len(value), 4 if depth == 2 else 11)):
+            yield type(value)([*value[:at], *value[at + 1 :]])
+            for odd in changed(value[at], depth - 1):
+                yield type(value)([*value[:at], odd, *value[at + 1 :]])
+
+
 def wrongly(name: str, call: Call) -> None:
     try:
         call()
     except SystemError as error:
         pytest.fail(f"{name}{call.args!r}: {error}")
-    except Exception:  # noqa: S110 - whatever it is, it was noticed
+    except Exception:
         pass
 
 
@@ -59,17 +86,12 @@ def wrongly(name: str, call: Call) -> None:
 def test_odd_arguments_are_refused_or_taken(name: str) -> None:
     target, args, named = CALLS[name]
     try:
-        for at, odd in itertools.product(range(len(args)), ODD):
-            wrongly(name, Call(target, (*args[:at], odd, *args[at + 1 :]), named))
-        for key, odd in itertools.product(named, ODD):
-            wrongly(name, Call(target, args, {**named, key: odd}))
-        for at, thing in enumerate(args):
-            for inside in range(len(thing)) if isinstance(thing, (tuple, list)) else ():
-                if inside > 3:
-                    break
-                for odd in ODD:
-                    changed = type(thing)([*thing[:inside], odd, *thing[inside + 1 :]])
-                    wrongly(name, Call(target, (*args[:at], changed, *args[at + 1 :]), named))
+        for at, given in enumerate(args):
+            for odd in changed(given):
+                wrongly(name, Call(target, (*args[:at], odd, *args[at + 1 :]), named))
+        for key, given in named.items():
+            for odd in changed(given):
+                wrongly(name, Call(target, args, {**named, key: odd}))
     finally:
         if name.startswith(("gate_register", "lock_mode")):
             CALLS["gate_register"]()
@@ -95,3 +117,85 @@ def test_what_is_read_is_not_written(name: str) -> None:
             setattr(thing, attribute, None)
     with pytest.raises((AttributeError, TypeError)):
         thing.no_such_attribute = 1
+
+
+def test_the_collector_sees_what_they_hold() -> None:
+    """What a module or an object refers to without saying so is never freed in a cycle, or freed too early."""
+    held = [thing for thing in vars(core).values() if isinstance(thing, type)]
+    held += [GeoLocation, DeviceFingerprint, PermitToken, gate_reason, errors.PassportError, errors.VerificationError]
+    held += [errors.CanonicalizationError, errors.JSONSyntaxError, errors.KeyFormatError, errors.BaggageError]
+    held += [errors.GateInputError, binascii.a2b_base64]
+    for thing in held:
+        assert any(one is core for one in gc.get_referrers(thing)), thing
+    for name in ("principal_id", "taints"):
+        gc.get_referrers(sys.intern(name))
+    entry = INSTANCES["KestEntry"]()
+    for name in ("labels", "policy_context", "parent_ids", "added_taints", "removed_taints", "taints"):
+        assert any(one is entry for one in gc.get_referrers(getattr(entry, name))), name
+    assert any(one is entry for one in gc.get_referrers(type(entry)))
+
+
+def test_a_context_by_position() -> None:
+    given = dict(every_binding.asked)
+    names = ["principal_id", "principal_kind", "action_name", "roles", "resource", "params", "ip", "session_id"]
+    context = ActionContext(*(given[name] for name in names))
+    assert (context.principal_id, context.params["t"], context.session_id) == ("a", "x", "s")
+    with pytest.raises(TypeError, match="at most"):
+        ActionContext(*[None] * 40)
+    with pytest.raises(TypeError):
+        ActionContext("a", "user", "b", principal_id="again")
+    with pytest.raises(GateInputError, match="at most"):
+        ActionContext("a", "user", "b", params={f"p{n}": n for n in range(5000)})
+    with pytest.raises(GateInputError, match=r"64 KiB|65536"):
+        ActionContext("a" * 70_000, "user", "b")
+    with pytest.raises(GateInputError, match=r"64 KiB|65536"):
+        ActionContext("é" * 40_000, "user", "b")
+
+    class Odd(dict[str, Any]):
+        def items(self) -> Any:
+            return [5]
+
+    with pytest.raises(TypeError, match="pairs"):
+        ActionContext("a", "user", "b", params=Odd(x=1))
+
+
+def test_sets_of_policies_are_sealed_once() -> None:
+    made = every_binding.policy_set()
+    for call in (
+        lambda: made.add("x", True, ()),
+        lambda: made.seal("again"),
+        lambda: made.add_zone(*every_binding.zones[0]),
+    ):
+        with pytest.raises(ValueError, match="malformed"):
+            call()
+    with pytest.raises(ValueError, match="sealed"):
+        core.GateCore(
+            every_binding.policy_set(False),
+            every_binding.rates,
+            every_binding.sessions,
+            (),
+            False,
+            1.0,
+            None,
+            False,
+            60,
+            None,
+        )
+    with pytest.raises((TypeError, ValueError)):
+        every_binding.decider.replace(every_binding.policy_set(False))
+
+
+def test_many_policies_and_values_give_way_to_other_threads() -> None:
+    """Sets so large that the interpreter's lock is released while they are made and freed."""
+    values = [f"v{n}" for n in range(900)]
+    policies = [
+        {"name": f"p{n}", "effect": "refuse", "conditions": [{"param_in": {"field": "f", "values": [f"x{n}"]}}]}
+        for n in range(1300)
+    ]
+    policies.append(
+        {"name": "last", "effect": "permit", "conditions": [{"param_in": {"field": "f", "values": values}}]}
+    )
+    gate = Gate.from_dict({"policies": policies})
+    for value, kind in (("v0", "permit"), ("v899", "permit"), ("x1299", "refuse"), ("other", "refuse")):
+        assert gate.evaluate(ActionContext("a", "user", "b", params={"f": value})).kind == kind
+    del gate

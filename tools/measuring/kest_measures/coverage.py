@@ -147,6 +147,12 @@ def build() -> None:
         must([*compiler, *found["--cflags"], "-c", str(test), "-o", f"{made}.o"])
         must([*compiler, f"{made}.o", *objects, "--coverage", "-o", str(made), *found["--libs"], "-lm"])
         must([str(made)])
+    for harness in sorted(ROOT.glob("csrc/fuzz/*.c")):
+        made = BUILD / "c-tests" / f"replay_{harness.stem}"
+        sources = [str(harness), str(ROOT / "csrc" / "tests" / "replay.c")]
+        link = [*objects, "--coverage", "-o", str(made), *found["--libs"], "-lm"]
+        must([*compiler, *found["--cflags"], *sources, *link])
+        must([str(made), str(ROOT / "csrc" / "fuzz" / "corpus" / harness.stem)])
 
 
 def start(name: str, arguments: list[str]) -> tuple[str, subprocess.Popen[bytes]]:
