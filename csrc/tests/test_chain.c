@@ -382,6 +382,23 @@ static void test_failing_allocator(void)
     kest_set_allocator(NULL);
 }
 
+/* Each limit by itself: more parents than an entry has, more text than a JWS holds, and lengths that would overflow. */
+static void test_limits(void)
+{
+    const kest_node_facts many = {.header_b64 = str("e30"), .nparents = KEST_MAX_PARENTS + 1}, none = {.header_b64 = str("e30")};
+    const size_t lengths[] = {KEST_MAX_JWS + 1, SIZE_MAX / 4 * 3, SIZE_MAX};
+    kest_node *node = NULL;
+    kest_builder b;
+
+    CHECK(kest_node_layout(&many, str("{}"), &node) == KEST_E_LIMIT && !node);
+    kest_builder_init(&b);
+    for (size_t i = 0; i < ROWS(lengths); i++) { /* not one byte of it is read */
+        CHECK(kest_node_layout(&none, (kest_str){(const uint8_t *)"", lengths[i]}, &node) == KEST_E_LIMIT && !node);
+        CHECK(kest_builder_add(&b, (const uint8_t *)"", lengths[i]) == KEST_E_LIMIT && b.count == 0);
+    }
+    kest_builder_free(&b);
+}
+
 int main(void)
 {
     CHECK(kest_crypto_init() == KEST_OK);
@@ -393,6 +410,7 @@ int main(void)
     test_packing();
     test_packed_noise();
     test_known();
+    test_limits();
     test_failing_allocator();
     return check_report();
 }

@@ -182,7 +182,9 @@ static void test_texts(void)
         {"/..", NULL}, {"a/../../b", NULL}, {"%61/%2e%2E/b", "b"}, {"a%2fb", "a%2fb"}, {"a\\b", "a/b"}, {"%", "%"}, {"%4", "%4"},
         {"/.", "/"}, {"a/.b", "a/.b"}, {"\\..\\x", NULL}, {"%252e", "%252e"},
     };
-    static const char *const bad_ips[] = {"", " 1.2.3.4", "1.2.3.4:80", "1.2.3", "01.2.3.4", "fe80::1%eth0", "::g", "1.2.3.4\n"};
+    static const char *const bad_ips[] = {"", " 1.2.3.4", "1.2.3.4:80", "1.2.3", "01.2.3.4", "fe80::1%eth0", "::g", "1.2.3.4\n",
+                                          "0000:0000:0000:0000:0000:ffff:255.255.255.2550",
+                                          "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"};
     kest_gate_ip four, six;
     uint8_t out[64];
     size_t len;

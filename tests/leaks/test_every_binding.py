@@ -185,6 +185,13 @@ def test_sets_of_policies_are_sealed_once() -> None:
         every_binding.decider.replace(every_binding.policy_set(False))
 
 
+def test_a_zone_goes_forward() -> None:
+    for starts in ((0, 0), (5, 4), (0,)):
+        with pytest.raises(ValueError, match="malformed"):
+            core.GatePolicySet().add_zone(starts, (0,) * (len(starts) - 1))
+    core.GatePolicySet().add_zone((0, 1), (3600,))
+
+
 def test_many_policies_and_values_give_way_to_other_threads() -> None:
     """Sets so large that the interpreter's lock is released while they are made and freed."""
     values = [f"v{n}" for n in range(900)]

@@ -254,3 +254,34 @@ def test_a_key_of_another_ring_is_no_longer_believed() -> None:
     )
     with pytest.raises(VerificationError):
         strangers.verify(BASE)
+
+
+def test_nothing_is_known_of_a_new_process(run_python: Any) -> None:
+    """Not under the first ring of keys that a process makes, either."""
+    run_python(
+        """
+from kest._kestcore import KeyRing, KnownEntries, Passport, PublicKey, Signer
+from kest.core import KestEntry, LocalEd25519Provider, sign_entry
+from kest.errors import VerificationError
+alice, mallory = LocalEd25519Provider("a"), LocalEd25519Provider("a")
+forged = Passport([sign_entry(KestEntry("x"), mallory)])
+ring = KeyRing([("a", PublicKey.from_raw(alice.signer.public_key), 100, True, 0, 2**60)])
+known = KnownEntries(ring)
+assert known.missing(forged) == 1
+try: known.verify(forged)
+except VerificationError: pass
+else: raise SystemExit("it verified")
+"""
+    )
+
+
+def test_what_was_forgotten_leaves_room() -> None:
+    """By their bytes, too: however many came before, the latest are known."""
+    one = len(grown(1).entries[0])
+    for limits in ((8, 1 << 20), (1000, 8 * (one + 20))):
+        known = KnownEntries(ring(), *limits)
+        for _ in range(20):
+            passport = grown(3)
+            known.verify(passport)
+            assert known.missing(passport) == 0
+            assert 3 <= len(known) <= 8

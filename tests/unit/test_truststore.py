@@ -224,3 +224,15 @@ def test_grants_lists_the_keys_and_what_each_may_do(identity: Any) -> None:
 def test_raw_keys_of_another_size_are_named(size: int) -> None:
     with pytest.raises(KeyFormatError, match=f"32 bytes, not {size}"):
         public_key_of(bytes(size))
+
+
+def test_a_key_that_is_removed_does_not_verify_any_more() -> None:
+    alice, bob = LocalEd25519Provider("a"), LocalEd25519Provider("b")
+    store = TrustStore({"a": alice, "b": bob})
+    assert len(store.ring()) == 2
+    PassportVerifier.verify(passport(alice), store)
+    assert store.remove("a")
+    assert len(store.ring()) == 1
+    PassportVerifier.verify(passport(bob), store)
+    with pytest.raises(VerificationError):
+        PassportVerifier.verify(passport(alice), store)

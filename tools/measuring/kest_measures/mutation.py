@@ -87,8 +87,9 @@ class Workshop:
             self.current(source, "plain", self.plain(source, BUILD / "plain", include))
         for source in ROOT.glob("csrc/core/*.c"):
             self.current(source, "sanitized", self.sanitized(source, BUILD / "sanitized"))
-        for source in ROOT.glob("csrc/tests/*.c"):
-            self.current(source, "tests", self.sanitized(source, BUILD / "tests"))
+        for kind in ("tests", "fuzz"):
+            for source in ROOT.glob(f"csrc/{kind}/*.c"):
+                self.current(source, kind, self.sanitized(source, BUILD / kind))
 
     def current(self, source: Path, kind: str, command: list[str]) -> None:
         """Compiles it unless that was done since it or any of the code changed."""
@@ -115,7 +116,10 @@ class Workshop:
         ]  # fmt: skip
 
     def program(self, name: str, objects: list[Path], output: Path) -> list[str]:
-        parts = [str(BUILD / "tests" / f"test_{name}.o"), *map(str, objects)]
+        """One of csrc/tests, or the replay of a fuzzing harness."""
+        harness = name.removeprefix("replay_")
+        own = [BUILD / "tests" / f"{name}.o"] if harness == name else [BUILD / "fuzz" / f"{harness}.o", BUILD / "tests" / "replay.o"]
+        parts = [*map(str, own), *map(str, objects)]
         return [*self.compiler, "-pthread", *SANITIZERS.split(), *parts, "-o", str(output), *self.libs]
 
     def extension(self, objects: list[Path], output: Path) -> list[str]:
@@ -185,11 +189,12 @@ class Worker:
         checked.mkdir(exist_ok=True)
         self.shop.must(self.shop.sanitized(source, checked))
         for name in target.programs:
-            program = self.folder / f"test_{name}"
+            program = self.folder / name
             self.shop.must(self.shop.program(name, self.objects("sanitized", checked / made.name), program))
-            status, _ = run([str(program)], C_SECONDS, ASAN_OPTIONS="hard_rss_limit_mb=3000")
+            corpus = [f"csrc/fuzz/corpus/{name.removeprefix('replay_')}"] if name.startswith("replay_") else []
+            status, _ = run([str(program), *corpus], C_SECONDS, ASAN_OPTIONS="hard_rss_limit_mb=3000")
             if status:
-                return "killed", f"csrc/tests/test_{name}.c"
+                return "killed", name
         self.shop.must(self.shop.extension(self.objects("plain", made), self.so))
         by = self.pytest(target)
         shutil.copy(self.original, self.so)

@@ -9,7 +9,7 @@ __all__ = ["TARGETS", "Target"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Files of one subject. ``programs`` are tests of csrc/tests; ``size`` is how many mutants are tried (0: all)."""
+    """Files of one subject. ``programs`` are of csrc/tests, or replay a corpus of csrc/fuzz; ``size`` is how many mutants are tried (0: all)."""
 
     name: str
     files: tuple[str, ...]
@@ -51,15 +51,15 @@ TARGETS = (
     Target(
         "verifier, C",
         tuple(f"csrc/core/{name}.c" for name in ("verify", "chain", "builder", "node", "entry_read", "jws", "known")),
-        ("trust", "chain", "json", "text", "threads"),
+        ("test_trust", "test_chain", "test_json", "test_text", "test_threads", "replay_passport"),
         _CHAIN,
         140,
     ),
-    Target("taints, C", ("csrc/core/trust.c",), ("trust", "chain"), _CHAIN, 0),
+    Target("taints, C", ("csrc/core/trust.c",), ("test_trust", "test_chain", "replay_passport"), _CHAIN, 0),
     Target(
         "gate evaluator, C",
         tuple(f"csrc/core/gate_{name}.c" for name in ("decide", "conditions", "drift", "text", "index", "set")),
-        ("gate",),
+        ("test_gate", "replay_gate"),
         _GATE,
         140,
     ),
