@@ -30,7 +30,7 @@ NICE = ["nice", "-n", "10"]
 LINES, BRANCHES = 95.0, 87.0  # per cent of C and Python together below which this fails
 
 # The tests of `make test`, in two parts that take about as long as each other.
-FIRST = ("tests/unit", "tests/gate", "tests/security")
+FIRST = ("tests/unit", "tests/gate", "tests/security", "tests/audit")
 LEFT_OUT = ("tests/services", "tests/lab", *FIRST)
 
 # Promises of time, which counting does not keep; forks beside busy threads, whose children have five seconds; what
@@ -38,6 +38,7 @@ LEFT_OUT = ("tests/services", "tests/lab", *FIRST)
 # raises between any two instructions, also where coverage.py holds a lock of its own.
 UNTIMED = (
     "tests/contract/test_engine_contract.py::test_large_inputs",
+    "tests/differential/test_strategies.py::test_every_reason_to_refuse_is_reached",
     "tests/gate/test_gate_invalidation.py::test_fork_with_listeners",
     "tests/gate/test_gate_keys.py::test_the_gate_loads_nothing_of_it_until_it_is_used",
     "tests/http/test_http_any_bytes.py::TestTampering",
