@@ -336,7 +336,7 @@ static bool whole_path(void)
     const sample s = {"spiffe://t/a", 50, "x", NULL, NULL};
     kest_node *root = sign(&s, NULL, 0), *left = NULL, *right = NULL, *join = NULL, **all = NULL, **merged = NULL;
     kest_keyring *ring = ring_for("spiffe://t/a", 100, true);
-    kest_builder b;
+    kest_builder b, broken;
     kest_buf dense;
     size_t count = 0, index;
     bool ok = false;
@@ -354,6 +354,10 @@ static bool whole_path(void)
     if (join && kest_chain_collect(&join, 1, &all, &count) == KEST_OK && kest_pack_dense(all, count, &dense) == KEST_OK &&
         kest_unpack_dense(dense.data, dense.len, 100000, 100, &b) == KEST_OK)
         ok = verify_all(b.nodes, b.count, ring, 1, &index) == KEST_OK && b.count == 4 && twice_through(all, count) && as_text(all, count);
+    kest_builder_init(&broken); /* what is no entry keeps its place */
+    ok = ok && kest_builder_add(&broken, (const uint8_t *)"x", 1) == KEST_OK && kest_builder_broken(&broken) == 0;
+    kest_builder_free(&broken);
+    CHECK(!ok || kest_keyring_count(ring) == 1);
     kest_free(merged);
     kest_free(all);
     kest_buf_free(&dense);

@@ -17,6 +17,7 @@ from kest import errors
 from kest.errors import GateInputError
 from kest.gate import ActionContext, DeviceFingerprint, Gate, GeoLocation
 from kest.gate import _reason as gate_reason
+from kest.gate import compile as gate_compile
 from kest.gate.permit import PermitToken
 
 ODD: tuple[Any, ...] = (
@@ -190,6 +191,19 @@ def test_a_zone_goes_forward() -> None:
         with pytest.raises(ValueError, match="malformed"):
             core.GatePolicySet().add_zone(starts, (0,) * (len(starts) - 1))
     core.GatePolicySet().add_zone((0, 1), (3600,))
+
+
+def test_a_window_lasts_at_least_a_nanosecond() -> None:
+    rated = next(
+        node for policy in every_binding.policies for node in policy[2] if node[0] == gate_compile.OPS["rate_limit"]
+    )
+    for until, good in ((1, True), (0, False), (-1, False)):
+        made = core.GatePolicySet()
+        if good:
+            made.add("p", True, ((*rated[:8], until, *rated[9:]),))
+            continue
+        with pytest.raises(ValueError, match="malformed"):
+            made.add("p", True, ((*rated[:8], until, *rated[9:]),))
 
 
 def test_many_policies_and_values_give_way_to_other_threads() -> None:

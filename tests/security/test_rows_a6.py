@@ -620,3 +620,28 @@ def test_kest_verify_refuses_what_is_no_bundle(
     Path("noise").write_bytes(b"\x00\x01nothing")
     assert main(["verify", "passport.json", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_removed_principal_is_not_vouched_for_any_more() -> None:
+    keys, entry = store(), Workload().entry()
+    PassportVerifier.verify(Passport([entry]), keys)
+    keys.remove(AGENT)
+    refused(entry, keys)
+
+
+def test_workloads_may_sanitise_unless_the_bundle_is_told_otherwise() -> None:
+    raised = Workload().entry(trust_score=80, labels={"kest.trust_override": "80"})
+    PassportVerifier.verify(Passport([raised]), store())
+    refused(raised, store(may_sanitise=False))
+
+
+def test_without_a_chain_a_key_of_its_own_counts() -> None:
+    """Also beside authorities for its trust domain; and what no header is, is refused as that."""
+    own = LocalEd25519Provider(AGENT)
+    entry = sign_entry(KestEntry("op"), own)
+    refused(entry)
+    keys = store()
+    keys.add(AGENT, own)
+    PassportVerifier.verify(Passport([entry]), keys)
+    for header in ("!!!", b64url_encode(b"[]"), b64url_encode(b'{"alg":"ES256","kid":5,"typ":"JWS","x5c":[]}')):
+        refused(header + entry[entry.index(".") :], store())

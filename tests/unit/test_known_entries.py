@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -285,3 +286,28 @@ def test_what_was_forgotten_leaves_room() -> None:
             known.verify(passport)
             assert known.missing(passport) == 0
             assert 3 <= len(known) <= 8
+
+
+def test_a_join_needs_all_its_parents_also_where_it_is_known() -> None:
+    root = grown(1)
+    left, right = grown(1, root), grown(1, root, BOB)
+    join = sign_entry(
+        KestEntry("join", parent_ids=sorted([*left.tips, *right.tips]), taints=["t"]),
+        ALICE,
+    )
+    entries = [root.entries[0], left.entries[1], right.entries[1], join]
+    known = KnownEntries(ring())
+    known.verify(Passport(entries))
+    for order in itertools.permutations(range(4)):
+        for count in (2, 3, 4):
+            some = [entries[n] for n in order[:count]]
+            expected = tip_or_error(lambda some=some: Passport(some).chain_tip)  # type: ignore[misc]
+            shared = tip_or_error(lambda some=some: known.unpack("kest.passport", text(some), *CAPS).chain_tip)  # type: ignore[misc]
+            assert shared == expected, order
+
+
+def tip_or_error(work: Any) -> Any:
+    try:
+        return work()
+    except KestError as error:
+        return type(error), str(error)

@@ -18,6 +18,8 @@ from kest.core import (
     VerificationError,
     sign_entry,
 )
+from kest.core.grants import make_grant
+from kest.core.trust_sources import KeySnapshot
 from kest.core.truststore import public_key_of
 from kest.errors import ConfigurationError, JSONSyntaxError, KestError, KeyFormatError
 
@@ -236,3 +238,105 @@ def test_a_key_that_is_removed_does_not_verify_any_more() -> None:
     PassportVerifier.verify(passport(bob), store)
     with pytest.raises(VerificationError):
         PassportVerifier.verify(passport(alice), store)
+
+
+def test_what_was_verified_cannot_be_given_other_attributes(identity: Any) -> None:
+    verified = PassportVerifier.verify(passport(identity), {NAME: identity})
+    for name in ("passport", "trust", "anything"):
+        with pytest.raises((AttributeError, TypeError)):
+            setattr(verified, name, None)
+    assert not hasattr(verified, "__dict__")
+
+
+class Source:
+    """Keys from somewhere else."""
+
+    def __init__(self, snapshot: KeySnapshot) -> None:
+        self.now, self.asked = snapshot, 0
+
+    def snapshot(self) -> KeySnapshot:
+        return self.now
+
+    def refresh_soon(self) -> None:
+        self.asked += 1
+
+    def close(self) -> None:
+        pass
+
+
+def grant(identity: Any, **rights: Any) -> Any:
+    settings = {"max_trust": 100, "may_sanitise": True, "not_before": None, "not_after": None, **rights}
+    return make_grant(identity.get_identity(), identity, **settings)
+
+
+def test_sources_count_from_when_they_are_added() -> None:
+    alice, bob, carol = (LocalEd25519Provider(name) for name in "abc")
+    store = TrustStore({"a": alice})
+    assert len(store.ring()) == 1
+    source = Source(KeySnapshot((grant(bob),)))
+    store.add_source(source)
+    assert len(store.ring()) == 2
+    store.add_source(Source(KeySnapshot((grant(carol),))))
+    assert len(store.ring()) == 3
+    for one in (alice, bob, carol):
+        PassportVerifier.verify(passport(one), store)
+    source.now = KeySnapshot()
+    with pytest.raises(VerificationError):
+        PassportVerifier.verify(passport(bob), store)
+    assert source.asked == 1
+
+
+def test_what_is_wrong_with_a_source_is_said_where_it_may_explain_a_refusal() -> None:
+    alice, mallory = LocalEd25519Provider("a"), LocalEd25519Provider("m")
+    ill, well = Source(KeySnapshot(problem="gone fishing")), Source(KeySnapshot())
+
+    def refusal(source: Source, identity: Any) -> VerificationError:
+        store = TrustStore({"a": alice})
+        store.add_source(source)
+        with pytest.raises(VerificationError) as caught:
+            PassportVerifier.verify(passport(identity), store)
+        return caught.value
+
+    assert refusal(ill, mallory).reason.endswith("; gone fishing")
+    assert "fishing" not in str(refusal(ill, LocalEd25519Provider("a")))  # its key is known, and another
+    assert refusal(well, mallory).reason == refusal(well, LocalEd25519Provider("n")).reason
+    assert not refusal(well, mallory).reason.endswith((";", "; "))
+    store = TrustStore({"a": alice})
+    store.add_source(ill)
+    asked = ill.asked
+
+    def fails(ring: Any) -> None:
+        raise VerificationError("of no entry", index=None, reason="of no entry")
+
+    with pytest.raises(VerificationError, match="of no entry") as caught:
+        store.verify(passport(alice), fails)
+    assert caught.value.reason == "of no entry"
+    assert ill.asked == asked
+
+
+def test_a_key_may_be_valid_for_one_instant() -> None:
+    alice = LocalEd25519Provider("a")
+    grant(alice, not_before=5, not_after=5)
+    with pytest.raises(ConfigurationError):
+        grant(alice, not_before=6, not_after=5)
+    store = TrustStore()
+    store.add("a", alice, not_before=5, not_after=5)
+    PassportVerifier.verify(passport(alice, timestamp_ms=5), store)
+    for moment in (4, 6):
+        with pytest.raises(VerificationError):
+            PassportVerifier.verify(passport(alice, timestamp_ms=moment), store)
+
+
+def test_entries_are_signed_by_whatever_signs(identity: Any) -> None:
+    """A provider that is no Signer of the core's goes the long way."""
+
+    class Remote:
+        def get_identity(self) -> str:
+            return NAME
+
+        def sign(self, payload: bytes) -> Any:
+            return identity.sign(payload)
+
+        public_jwk = identity.public_jwk
+
+    PassportVerifier.verify(passport(Remote()), {NAME: Remote()})

@@ -26,6 +26,9 @@ _CHAIN = (
     "tests/differential/test_verify_differential.py",
     "tests/differential/test_entry_differential.py",
     "tests/unit/test_vectors.py",
+    "tests/unit/test_truststore.py",
+    "tests/security/test_rows_a.py",
+    "tests/http/test_http_authenticity.py",
 )
 _STORE = (
     "tests/unit/test_truststore.py",
@@ -34,12 +37,14 @@ _STORE = (
     "tests/security/test_rows_a.py",
     "tests/security/test_rows_a6.py",
     "tests/http/test_http_verified.py",
+    "tests/audit/test_audit_chains.py",
     "tests/http/test_trust_sources.py",
     # A promise of time.
     "--deselect=tests/http/test_trust_sources.py::test_a_fetch_under_way_does_not_keep_the_interpreter",
 )
 _GATE = (
     "tests/gate/test_gate_boundaries.py",
+    "tests/leaks/test_every_binding.py",
     "tests/gate/test_gate_evaluate.py",
     "tests/gate/test_gate_values.py",
     "tests/gate/test_gate_policies.py",
