@@ -50,10 +50,10 @@ def make_grant(
     principal: str,
     key: Any,
     *,
-    max_trust: int,
-    may_sanitise: bool,
-    not_before: int | None,
-    not_after: int | None,
+    max_trust: int = 100,
+    may_sanitise: bool = True,
+    not_before: int | None = None,
+    not_after: int | None = None,
 ) -> Grant:
     """A grant of checked arguments; see `TrustStore.add`."""
     if not isinstance(principal, str) or not principal:

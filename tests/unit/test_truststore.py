@@ -18,7 +18,7 @@ from kest.core import (
     VerificationError,
     sign_entry,
 )
-from kest.core.grants import make_grant
+from kest.core.grants import FOREVER, make_grant
 from kest.core.trust_sources import KeySnapshot
 from kest.core.truststore import public_key_of
 from kest.errors import ConfigurationError, JSONSyntaxError, KestError, KeyFormatError
@@ -265,8 +265,7 @@ class Source:
 
 
 def grant(identity: Any, **rights: Any) -> Any:
-    settings = {"max_trust": 100, "may_sanitise": True, "not_before": None, "not_after": None, **rights}
-    return make_grant(identity.get_identity(), identity, **settings)
+    return make_grant(identity.get_identity(), identity, **rights)
 
 
 def test_sources_count_from_when_they_are_added() -> None:
@@ -316,7 +315,8 @@ def test_what_is_wrong_with_a_source_is_said_where_it_may_explain_a_refusal() ->
 
 def test_a_key_may_be_valid_for_one_instant() -> None:
     alice = LocalEd25519Provider("a")
-    grant(alice, not_before=5, not_after=5)
+    assert grant(alice)[2:] == (100, True, 0, FOREVER)
+    assert grant(alice, not_before=5, not_after=5)[4:] == (5, 5)
     with pytest.raises(ConfigurationError):
         grant(alice, not_before=6, not_after=5)
     store = TrustStore()
