@@ -146,8 +146,9 @@ stream = core.SecretStream(key)
 chunk = stream.push(b"m", b"ad")
 
 leaves = [hashlib.sha256(bytes([n])).digest() for n in range(7)]
-items = [entries[0], entries[1].encode(), (signer, "typ", b"{}")] * 90
-frame, _hashes, tags, _cuts = core.tlog_frame(items, 7, bytes(32))
+items = [entries[0], entries[1].encode(), (signer, "typ", b"{}")] * 6
+FIRST = 250  # a tile of 256 ends among them
+frame, _hashes, tags, _cuts = core.tlog_frame(items, FIRST, bytes(32))
 BUNDLE = 84
 checked = core.RecordKeys([(identity.get_identity(), public)])
 
@@ -311,10 +312,10 @@ def _calls() -> dict[str, Call]:
     of("tlog_verify_consistency", 3, 7, tree(3).root(), proof(core.tlog_consistency_path(3, 7)), tree().root())
     of("tlog_records", frame[BUNDLE:])
     of("tlog_find", tags, tags[:8], False)
-    of("tlog_frame", items, 7, bytes(32), 1)
-    of("tlog_frame", items, 7, bytes(32), 2, case="in two threads")
+    of("tlog_frame", items, FIRST, bytes(32), 1)
+    of("tlog_frame", items, FIRST, bytes(32), 2, case="in two threads")
     of("tlog_frames", frame)
-    of("tlog_leaves", frame[BUNDLE:], 7)
+    of("tlog_leaves", frame[BUNDLE:], FIRST)
     of("tlog_check", [frame[BUNDLE:]] * 2, checked, 2)
     of("record_check", entries[0].encode(), checked)
     of("status_text", core.STATUS_SIGNATURE)
