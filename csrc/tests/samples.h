@@ -98,6 +98,7 @@ static kest_keyring *ring_for(const char *principal, uint8_t max_trust, bool may
     }
     kest_pubkey_unref(key);
     kest_seckey_free(secret);
+    CHECK(!ring || kest_keyring_count(ring) == 1);
     return ring;
 }
 

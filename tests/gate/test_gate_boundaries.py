@@ -381,3 +381,54 @@ def test_hundreds_of_bounds_on_one_number(which: str, context: Make) -> None:
         fits = (b is None or (n <= b if which == "param_max" else n >= b) for b in bounds)
         expected = next(f"p{i}" for i, fit in enumerate(fits) if fit)
         assert gate.evaluate(context(params={"n": n})).policy == expected, n
+
+
+@pytest.mark.parametrize("which", ["param_max", "param_min"])
+def test_the_one_of_hundreds_that_fits(which: str, context: Make) -> None:
+    """Wherever it stands."""
+    sign = 1 if which == "param_max" else -1
+    for at in range(0, 300, 11):
+        policies = [
+            {
+                "name": f"p{i}",
+                "effect": "permit",
+                "conditions": [{which: {"field": "n", which[-3:]: sign * (1000 if i == at else i % 50)}}],
+            }
+            for i in range(300)
+        ]
+        gate = Gate.from_dict({"policies": policies}, enable_drift=False)
+        assert gate.evaluate(context(params={"n": sign * 500})).policy == f"p{at}"
+        assert gate.evaluate(context(params={"n": sign * 2000})).code == "NO_POLICY_MATCH"
+
+
+OTHERS = [{"name": f"o{i}", "effect": "permit", "conditions": [{"action": f"other{i}"}]} for i in range(100)]
+ASKED: list[dict[str, Any]] = [
+    {"resource": "/a", "params": {"f": "v3", "n": 3}},
+    {"params": {"f": ["v3", "v4"], "n": 100}},
+    {"resource": "/b/c", "params": {"f": ["v3", 5, True], "n": -1}},
+    {"params": {"f": True}},
+    {"params": {"f": 3.0, "n": "x"}},
+    {"params": {"f": []}},
+    {},
+]
+INDEXED: dict[str, Callable[[int], dict[str, Any]]] = {
+    "resource": lambda i: {"resource": f"/a{i}"},
+    "resource below": lambda i: {"resource": f"/b{i}/*"},
+    "values": lambda i: {"param_in": {"field": "f", "values": ["v3", f"v{i}", i, i % 2 == 0]}},
+    "bounds": lambda i: {"param_max": {"field": "n", "max": i}},
+    "not": lambda i: {"not": {"resource": f"/a{i}"}},
+}
+
+
+@pytest.mark.parametrize("effect", ["permit", "refuse"])
+@pytest.mark.parametrize("kind", INDEXED)
+def test_how_many_policies_there_are_changes_no_verdict(kind: str, effect: str, context: Make) -> None:
+    """With many there is an index, with few there is none; also of what the context does not say."""
+    first = {"name": "first", "effect": effect, "conditions": [INDEXED[kind](3)]}
+    last = {"name": "last", "effect": "permit", "conditions": []}
+    alike = [{"name": f"p{i}", "effect": effect, "conditions": [INDEXED[kind](i)]} for i in range(200, 240)]
+    few = Gate.from_dict({"policies": [first, alike[0], last]}, enable_drift=False)
+    many = Gate.from_dict({"policies": [first, *OTHERS, *alike, last]}, enable_drift=False)
+    for given in ASKED:
+        one, two = few.evaluate(context(**given)), many.evaluate(context(**given))
+        assert (one.kind, one.policy, one.code) == (two.kind, two.policy, two.code), given

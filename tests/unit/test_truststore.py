@@ -340,3 +340,12 @@ def test_entries_are_signed_by_whatever_signs(identity: Any) -> None:
         public_jwk = identity.public_jwk
 
     PassportVerifier.verify(passport(Remote()), {NAME: Remote()})
+
+
+def test_who_signed_is_a_claim_until_it_is_verified(identity: Any) -> None:
+    entry = sign_entry(KestEntry("op"), identity)
+    read = Passport([entry])
+    assert read.tip_principals == (None,)
+    PassportVerifier.verify(read, {NAME: identity})
+    assert read.tip_principals == (identity.get_identity(),)
+    assert Passport.deserialize(read.serialize()).tip_principals == (None,)

@@ -29,6 +29,7 @@ _CHAIN = (
     "tests/unit/test_truststore.py",
     "tests/security/test_rows_a.py",
     "tests/http/test_http_authenticity.py",
+    "tests/security/test_rows_a6.py",
 )
 _STORE = (
     "tests/unit/test_truststore.py",
