@@ -401,6 +401,20 @@ def test_the_one_of_hundreds_that_fits(which: str, context: Make) -> None:
         assert gate.evaluate(context(params={"n": sign * 2000})).code == "NO_POLICY_MATCH"
 
 
+@pytest.mark.parametrize("which", ["param_max", "param_min"])
+@pytest.mark.parametrize("fitting", [1, 10, 40, 60, 100, 200, 299])
+def test_the_first_of_those_that_fit_has_the_widest_bound(which: str, fitting: int, context: Make) -> None:
+    """So that it is the last in the order of bounds."""
+    sign, first = (1 if which == "param_max" else -1), 300 - fitting
+    bounds = [i % 50 if i < first else 1000 + 300 - i for i in range(300)]
+    policies = [
+        {"name": f"p{i}", "effect": "permit", "conditions": [{which: {"field": "n", which[-3:]: sign * bound}}]}
+        for i, bound in enumerate(bounds)
+    ]
+    gate = Gate.from_dict({"policies": policies}, enable_drift=False)
+    assert gate.evaluate(context(params={"n": sign * 500})).policy == f"p{first}"
+
+
 OTHERS = [{"name": f"o{i}", "effect": "permit", "conditions": [{"action": f"other{i}"}]} for i in range(100)]
 ASKED: list[dict[str, Any]] = [
     {"resource": "/a", "params": {"f": "v3", "n": 3}},
@@ -428,7 +442,8 @@ def test_how_many_policies_there_are_changes_no_verdict(kind: str, effect: str, 
     last = {"name": "last", "effect": "permit", "conditions": []}
     alike = [{"name": f"p{i}", "effect": effect, "conditions": [INDEXED[kind](i)]} for i in range(200, 240)]
     few = Gate.from_dict({"policies": [first, alike[0], last]}, enable_drift=False)
-    many = Gate.from_dict({"policies": [first, *OTHERS, *alike, last]}, enable_drift=False)
-    for given in ASKED:
-        one, two = few.evaluate(context(**given)), many.evaluate(context(**given))
-        assert (one.kind, one.policy, one.code) == (two.kind, two.policy, two.code), given
+    for others in (OTHERS, []):  # without them, it is the only thing to go by
+        many = Gate.from_dict({"policies": [first, *others, *alike, last]}, enable_drift=False)
+        for given in (*ASKED, *ASKED[::-1]):
+            one, two = few.evaluate(context(**given)), many.evaluate(context(**given))
+            assert (one.kind, one.policy, one.code) == (two.kind, two.policy, two.code), given

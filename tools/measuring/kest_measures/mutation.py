@@ -81,7 +81,8 @@ class Workshop:
         self.compiler = shlex.split(os.environ.get("CC", "cc"))
         self.common = ["-std=c11", "-D_DEFAULT_SOURCE", "-pthread", "-w", f"-I{ROOT / 'csrc/core'}", *flags("--cflags")]
         self.libs = [*flags("--libs"), "-lm"]
-        self.changed = max(path.stat().st_mtime for path in ROOT.glob("csrc/[cp]*/*.[ch]"))  # core and python
+        code = [*ROOT.glob("csrc/[cp]*/*.[ch]"), *ROOT.glob("csrc/*/*.h")]  # the core, the bindings, and every header
+        self.changed = max(path.stat().st_mtime for path in code)
         include = f"-I{sysconfig.get_path('include')}"
         for source in [*ROOT.glob("csrc/core/*.c"), *ROOT.glob("csrc/python/*.c")]:
             self.current(source, "plain", self.plain(source, BUILD / "plain", include))
@@ -118,7 +119,9 @@ class Workshop:
     def program(self, name: str, objects: list[Path], output: Path) -> list[str]:
         """One of csrc/tests, or the replay of a fuzzing harness."""
         harness = name.removeprefix("replay_")
-        own = [BUILD / "tests" / f"{name}.o"] if harness == name else [BUILD / "fuzz" / f"{harness}.o", BUILD / "tests" / "replay.o"]
+        own = [BUILD / "tests" / f"{name}.o"]
+        if harness != name:
+            own = [BUILD / "fuzz" / f"{harness}.o", BUILD / "tests" / "replay.o"]
         parts = [*map(str, own), *map(str, objects)]
         return [*self.compiler, "-pthread", *SANITIZERS.split(), *parts, "-o", str(output), *self.libs]
 

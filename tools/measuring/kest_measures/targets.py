@@ -9,7 +9,10 @@ __all__ = ["TARGETS", "Target"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Files of one subject. ``programs`` are of csrc/tests, or replay a corpus of csrc/fuzz; ``size`` is how many mutants are tried (0: all)."""
+    """Files of one subject. ``programs`` are of csrc/tests, or replay a corpus of csrc/fuzz.
+
+    ``size`` is how many mutants are tried (0: all).
+    """
 
     name: str
     files: tuple[str, ...]
