@@ -26,13 +26,14 @@ def test_table_of_coverage_sums_folders_languages_and_everything() -> None:
     python = [("kest/a.py", Counts(60, 60, 0, 0)), ("kest/core/engine/b.py", Counts(100, 50, 10, 5))]
     table, everything = report(c, python)
     rows = {line.split()[0]: line.split()[1:] for line in table.splitlines()[1:]}
-    assert rows["csrc/core"] == ["20", "19", "95.0", "8", "7", "87.5"]
-    assert rows["C"] == ["40", "20", "50.0", "10", "7", "70.0"]
-    assert rows["kest"] == ["60", "60", "100.0", "0", "0", "100.0"]
-    assert rows["kest/core"] == ["100", "50", "50.0", "10", "5", "50.0"]
-    assert rows["together"] == ["200", "130", "65.0", "20", "12", "60.0"]
+    assert rows["csrc/core"] == ["20", "19", "95.0", "8", "7", "87.5", "92.9"]
+    assert rows["C"] == ["40", "20", "50.0", "10", "7", "70.0", "54.0"]
+    assert rows["kest"] == ["60", "60", "100.0", "0", "0", "100.0", "100.0"]
+    assert rows["kest/core"] == ["100", "50", "50.0", "10", "5", "50.0", "50.0"]
+    assert rows["together"] == ["200", "130", "65.0", "20", "12", "60.0", "64.5"]
     assert everything.of_lines == 65.0
     assert everything.of_branches == 60.0
+    assert round(everything.of_both, 1) == 64.5
 
 
 def test_faults_in_python() -> None:

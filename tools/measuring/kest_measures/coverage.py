@@ -27,7 +27,7 @@ BUILD = ROOT / "build" / "coverage"
 OBJECTS, LIBRARY = BUILD / "tmp", BUILD / "lib"
 LIBRARIES = ("libsodium", "zlib", "libcrypto")
 NICE = ["nice", "-n", "10"]
-LINES, BRANCHES = 95.0, 87.0  # per cent of C and Python together below which this fails
+LINES, BRANCHES, BOTH = 95.0, 91.0, 95.0  # per cent of C and Python together below which this fails
 
 # The tests of `make test`, in two parts that take about as long as each other.
 FIRST = ("tests/unit", "tests/gate", "tests/security", "tests/audit")
@@ -92,15 +92,22 @@ class Counts:
     def of_branches(self) -> float:
         return 100 * self.branches_run / self.branches if self.branches else 100.0
 
+    @property
+    def of_both(self) -> float:
+        """Lines and branches counted alike, as coverage.py does with ``--branch``."""
+        both = self.lines + self.branches
+        return 100 * (self.lines_run + self.branches_run) / both if both else 100.0
+
 
 def report(c: Iterable[tuple[str, Counts]], python: Iterable[tuple[str, Counts]]) -> tuple[str, Counts]:
     """The table of files by folder (two levels of them), and the sum of everything."""
     everything = Counts()
-    text = [f"{'':24}{'lines':>8}{'run':>8}{'%':>8}{'branches':>10}{'taken':>8}{'%':>8}"]
+    text = [f"{'':24}{'lines':>8}{'run':>8}{'%':>8}{'branches':>10}{'taken':>8}{'%':>8}{'both, %':>10}"]
 
     def row(name: str, n: Counts) -> None:
         text.append(
             f"{name:24}{n.lines:8}{n.lines_run:8}{n.of_lines:8.1f}{n.branches:10}{n.branches_run:8}{n.of_branches:8.1f}"
+            f"{n.of_both:10.1f}"
         )
 
     for language, files in (("C", c), ("Python", python)):
@@ -254,7 +261,10 @@ def main() -> int:
     text, everything = report(c_counts(), python_counts())
     print(f"\n{text}\n\nfiles and lines: build/coverage/c/index.html, build/coverage/html/index.html")
     print(f"{time.monotonic() - began:.0f} s")
-    enough = everything.of_lines >= LINES and everything.of_branches >= BRANCHES
+    enough = everything.of_lines >= LINES and everything.of_branches >= BRANCHES and everything.of_both >= BOTH
     if not enough and not options.tests:
-        print(f"coverage: below {LINES:.0f} % of lines or {BRANCHES:.0f} % of branches", file=sys.stderr)
+        print(
+            f"coverage: below {LINES:.0f} % of lines, {BRANCHES:.0f} % of branches or {BOTH:.0f} % of both",
+            file=sys.stderr,
+        )
     return 0 if passed and (enough or options.tests) else 1
