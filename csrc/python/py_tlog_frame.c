@@ -41,14 +41,18 @@ static int text_of(PyObject *object, kest_str *out)
 /* (Signer, typ, payload): the header goes into `headers`, unless it is the one of the item before. */
 static int unsigned_of(kest_state *state, PyObject *tuple, PyObject *before, framing *f, item *it)
 {
-    PyObject *signer = PyTuple_GET_ITEM(tuple, 0), *typ = PyTuple_GET_ITEM(tuple, 1);
-    const SignerObject *s = (const SignerObject *)signer;
+    PyObject *signer, *typ;
+    const SignerObject *s;
     kest_str name;
 
-    if (PyTuple_GET_SIZE(tuple) != 3 || !Py_IS_TYPE(signer, state->signer_type) || !PyUnicode_Check(typ)) {
+    if (PyTuple_GET_SIZE(tuple) != 3 || !Py_IS_TYPE(PyTuple_GET_ITEM(tuple, 0), state->signer_type) ||
+        !PyUnicode_Check(PyTuple_GET_ITEM(tuple, 1))) {
         PyErr_SetString(PyExc_TypeError, "a record to be signed is (Signer, typ, payload)");
         return -1;
     }
+    signer = PyTuple_GET_ITEM(tuple, 0);
+    typ = PyTuple_GET_ITEM(tuple, 1);
+    s = (const SignerObject *)signer;
     it->key = s->key;
     if (before && PyTuple_GET_ITEM(before, 0) == signer && PyTuple_GET_ITEM(before, 1) == typ) {
         it->header_at = it[-1].header_at;
