@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import final
 
@@ -10,22 +11,24 @@ from kest.errors import GateInputError
 __all__ = ["PermitToken"]
 
 EARLIEST, LATEST = -8_334_601_228_800, 8_210_266_876_799  # Unix seconds of the years -262142 and 262142
+_UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def _uuid(value: object, what: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{what} is a str, not {type(value).__name__}")
-    if len(value) == 36 and value.count("-") == 4 and value.islower():
-        try:
-            int(value.replace("-", ""), 16)
-        except ValueError:
-            pass
-        else:
-            return str(value)
+    if _UUID.fullmatch(value):
+        return str(value)
     try:
-        return str(uuid.UUID(value))
+        found = uuid.UUID(value)
     except ValueError:
-        raise GateInputError(f"{what} not a UUID: {value!r:.100}") from None
+        found = None
+    # `uuid` reads digits as `int` does: 0x, underscores, spaces and digits of other scripts included.
+    if found is None or found.hex != value.lower().replace("urn:", "").replace("uuid:", "").strip("{}").replace(
+        "-", ""
+    ):
+        raise GateInputError(f"{what} not a UUID: {value!r:.100}")
+    return str(found)
 
 
 def _seconds(value: object, what: str) -> int:
