@@ -86,11 +86,7 @@ _NAMES_ARE_TEXT = Decision(False, "policy_names is a single string; pass a list 
 
 
 def _first_defined(cls: type, names: tuple[str, ...]) -> str:
-    for base in cls.__mro__:
-        for name in names:
-            if name in vars(base):
-                return name
-    return "evaluate"
+    return next(name for base in cls.__mro__ for name in names if name in vars(base))
 
 
 class PolicyEngine(ABC):
@@ -181,12 +177,9 @@ def as_engine(engine: Any) -> Any:
     return engine if make is None else make(engine)
 
 
-def _route(engine: object, route: str) -> str:
+def _route(engine: PolicyEngine, route: str) -> str:
     """``evaluate`` if somebody replaced it on this very instance (monkeypatching), else the class's route."""
-    try:
-        return "evaluate" if "evaluate" in engine.__dict__ else route
-    except AttributeError:  # __slots__
-        return route
+    return "evaluate" if "evaluate" in engine.__dict__ else route
 
 
 def decide(engine: object, entry_id: str, policy_names: Sequence[str], context: Mapping[str, Any]) -> Decision:
