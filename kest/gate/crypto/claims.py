@@ -105,7 +105,7 @@ class PermitClaims:
         Raises:
             GateInputError: a claim has no form (too long, a lone surrogate, a digest that is none).
         """
-        tips = None if self.passport_tip is None else [bytes.fromhex(tip) for tip in self.passport_tip.split(",")]
+        tips = None if self.passport_tip is None else [_digest_bytes(tip) for tip in self.passport_tip.split(",")]
         members: dict[int | str, Any] = {
             SUB: self.principal_id,
             AUD: self.audience,
@@ -179,7 +179,7 @@ class PermitClaims:
 
 
 def _uuid_bytes(text: str) -> bytes:
-    return bytes.fromhex(text.replace("-", ""))
+    return _unhexed(text.replace("-", ""), 16, "the id of a permit or decision is a UUID")
 
 
 def _uuid_text(raw: bytes) -> str:
@@ -188,11 +188,17 @@ def _uuid_text(raw: bytes) -> str:
 
 
 def _digest_bytes(text: str | None) -> bytes | None:
-    if text is None:
-        return None
-    if len(text) != 64:
-        raise GateInputError("a digest is 64 hexadecimal digits")
-    return bytes.fromhex(text)
+    return None if text is None else _unhexed(text, 32, "a digest is 64 hexadecimal digits")
+
+
+def _unhexed(text: str, length: int, what: str) -> bytes:
+    try:
+        raw = bytes.fromhex(text)
+    except ValueError:
+        raw = b""
+    if len(raw) != length or len(text) != 2 * length:  # `fromhex` passes over white space
+        raise GateInputError(what)
+    return raw
 
 
 def _text(value: object) -> bool:
