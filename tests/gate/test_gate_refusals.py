@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import pickle
 import sys
 from collections.abc import Callable
@@ -39,6 +40,7 @@ from kest.gate import (
     PermitToken,
     PqTokenSigner,
     PublicKeyBundle,
+    PublicKeyDirectory,
     RedisRateLimitStore,
     ReplayStoreError,
     SecureChannel,
@@ -210,6 +212,40 @@ def test_one_uuid_has_one_spelling(spelled: str) -> None:
 def test_what_only_looks_like_a_uuid(start: str) -> None:
     with pytest.raises(GateInputError, match="token_id not a UUID"):
         PermitToken(start + IDENT[8:], IDENT, 0, 1, "pay")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"policy_digest": "ab"}, "a digest is 64 hexadecimal digits"),
+        ({"policy_digest": "z" * 64}, "a digest is 64 hexadecimal digits"),
+        ({"params_hash": "ab " * 21 + " "}, "a digest is 64 hexadecimal digits"),
+        ({"passport_tip": "ab"}, "a digest is 64 hexadecimal digits"),
+        ({"token_id": "no id"}, "is a UUID"),
+        ({"evaluation_id": "abcd"}, "is a UUID"),
+        ({"action_name": "\ud800"}, "a lone surrogate"),
+        ({"principal_id": "x" * 1_000_000}, "a permit's texts have at most"),
+    ],
+)
+def test_claims_that_cannot_be_written(changed: dict[str, Any], words: str) -> None:
+    claims = dataclasses.replace(PermitClaims(IDENT, IDENT, "pay", 0, 1), **changed)
+    with pytest.raises((GateInputError, cbor.CBORError), match=words):
+        claims.to_payload()
+    signer = PqTokenSigner.generate_hybrid()
+    with pytest.raises(SigningError, match=f"sign failed: .*{words}"):
+        signer.sign_claims(claims)
+    with pytest.raises((SigningError, GateInputError), match=words):
+        signer.sign_batch([claims])
+
+
+def test_a_verifier_describes_itself() -> None:
+    verifier = DirectoryTokenVerifier(PublicKeyDirectory.in_memory())
+    assert repr(verifier).startswith("DirectoryTokenVerifier(algorithm='ml-dsa-65+ed25519', directory=")
+
+
+def test_a_permit_whose_action_is_no_text() -> None:
+    with pytest.raises(TypeError, match="token_id is a str, not int"):
+        PermitToken(7, IDENT, 0, 1, "pay")  # type: ignore[arg-type]
 
 
 # --- keys ---
