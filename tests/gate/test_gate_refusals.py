@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kest._kestcore import b64url_encode, canonicalize
+from kest._kestcore import b64url_encode, canonicalize, sha256
 from kest.errors import KeyFormatError, MissingExtraError
 from kest.gate import (
     ActionContext,
@@ -49,13 +49,14 @@ from kest.gate import (
     spawn_invalidation_listener,
 )
 from kest.gate.crypto import cbor, channel_format, cose, keyfile, manifest, pq
-from kest.gate.crypto.audit_verify import CHECKPOINT
+from kest.gate.crypto.audit_format import CHECKPOINT
 from kest.gate.crypto.batch import PROOF, _proven
 from kest.gate.crypto.cose import HYBRID, CoseError
+from kest.gate.invalidation import MAX_PENDING
 from kest.gate.params import gate_params, gate_value
 from kest.gate.policies import MAX_FILE, load_toml
 from kest.gate.replay import read_records
-from kest.gate.subscription import MAX_PENDING, InvalidationSubscription
+from kest.gate.subscription import InvalidationSubscription
 
 NUMBERS = {"ed25519": cose.ED25519, "ml_dsa_65": cose.ML_DSA_65}
 IDENT = "123e4567-e89b-12d3-a456-426614174000"
@@ -303,7 +304,7 @@ def test_a_key_file_of_another_format() -> None:
     encoded = cbor.encode(header)
     whole = keyfile.MAGIC + cbor.head(0x40, len(encoded)) + encoded + cbor.encode(b"sealed")
     with pytest.raises(KeyFileError, match="the key file is malformed"):
-        keyfile.open_sealed(whole + keyfile.sha256(whole), "a passphrase")
+        keyfile.open_sealed(whole + sha256(whole), "a passphrase")
 
 
 # --- CBOR and COSE ---
@@ -371,6 +372,7 @@ def test_claims_that_are_no_cbor() -> None:
 
 def test_checkpoints_that_are_none(pair: KeyPair) -> None:
     good = {"head": "x", "length": 0, "time_ms": 0}
+    members: Any
     for members in ([], {"head": "x"}, {**good, "length": -1}, {**good, "head": b"x"}, {**good, "time_ms": True}):
         with pytest.raises(AuditChainError, match="checkpoint: not a checkpoint"):
             SignedAuditChain.verify_jsonl(
@@ -388,7 +390,7 @@ def test_signed_directories_that_are_none(pair: KeyPair) -> None:
         texts = {name: b64url_encode(signatures[number]) for name, number in NUMBERS.items()}
         return canonicalize({"manifest": content, **texts})
 
-    good = {"bundles": [], "expires_at": None, "issued_at": 0, "root": pair.id, "version": 1}
+    good: dict[str, Any] = {"bundles": [], "expires_at": None, "issued_at": 0, "root": pair.id, "version": 1}
     assert manifest.read_signed(directory(good), root).version == 1
     for content, words in (
         ([], "corrupt: parse: not a signed directory"),
