@@ -49,8 +49,8 @@ class Pending:
         inner.add_done_callback(_looked_at)
         try:
             return await asyncio.shield(inner)
-        except concurrent.futures.CancelledError:
-            if self._future.cancelled():
+        except asyncio.CancelledError:
+            if inner.cancelled():  # the record, not whoever waits here
                 raise _taken_back() from None
             raise
 
