@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from kest.cli.gate import MAX_CONTEXT
 from kest.cli.main import main
 
 SMALL = """
@@ -127,3 +129,55 @@ def test_what_a_record_holds_cannot_move_the_cursor(folder: Path, capsys: pytest
     assert "\x1b" not in out
     assert "\u202e" not in out
     assert "\nvalid" not in out
+
+
+class Input:
+    """Standard input of these bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self._file = io.TextIOWrapper(io.BytesIO(data), "utf-8")
+        self.buffer = self._file.buffer
+
+    def __iter__(self) -> Any:
+        return iter(self._file)
+
+
+def test_standard_input(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", Input(pay(7).encode()))
+    assert main(["gate", "explain", "old.toml", "-"]) == 0
+    assert "permit by policy small" in capsys.readouterr().out
+    lines = [pay(7, at=1_700_000_000, verdict="permit"), pay(70, at=1_700_000_001, verdict="permit")]
+    monkeypatch.setattr("sys.stdin", Input("\n".join(lines).encode()))
+    assert main(["gate", "replay", "old.toml", "-", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert [(one["line"], one["recorded"]) for one in told] == [(1, "permit"), (2, "permit")]
+    assert told[1]["code"] == "NO_POLICY_MATCH"
+
+
+def test_files_that_cannot_be_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "latin.jsonl").write_bytes(b"\xe9")
+    (folder / "large.json").write_bytes(b" " * (MAX_CONTEXT + 1))
+    for arguments, why in (
+        (["replay", "old.toml", "absent.jsonl"], "cannot read absent.jsonl: No such file"),
+        (["replay", "old.toml", "latin.jsonl"], "latin.jsonl is not UTF-8"),
+        (["explain", "old.toml", "absent.json"], "cannot read absent.json: No such file"),
+        (["explain", "old.toml", "large.json"], "large.json is larger than a context can be"),
+    ):
+        assert main(["gate", *arguments]) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert why in said.err
+
+
+def test_settings_that_no_gate_takes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "context.json").write_text(pay(7))
+    assert main(["gate", "explain", "old.toml", "context.json", "--max-session-actions", "-1"]) == 2
+    assert "max_session_actions" in capsys.readouterr().err
+
+
+def test_check_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gate", "check", "--json", "old.toml"]) == 0
+    said = capsys.readouterr()
+    (result,) = json.loads(said.out)
+    assert (result["file"], result["valid"], result["policies"]) == ("old.toml", True, 1)
+    assert said.err == ""

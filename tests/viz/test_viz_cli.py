@@ -118,3 +118,26 @@ def test_the_sample_of_the_documentation(
     exec(sample, names)
     assert capsys.readouterr().out == "0 0 0\n"
     assert Path("lineage.html").read_text("utf-8").startswith("<!doctype html>")
+
+
+def test_what_is_left_out_is_said(files: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["viz", files.passport, "--limit", "1", "--trust", files.keys]) == 0
+    assert "the oldest 1 records are left out; --limit draws more" in capsys.readouterr().err
+    assert main(["viz", files.passport, "--limit", "many"]) == 2
+    assert "a number from 1 to 1000000" in capsys.readouterr().err
+
+
+def test_without_a_browser(
+    files: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("webbrowser.open", lambda url: False)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert main(["viz", files.passport, "--open", "--trust", files.keys]) == 0
+    (made,) = tmp_path.rglob("*.html")
+    assert f"there is no browser here; the picture is {made}" in capsys.readouterr().err
+
+
+def test_without_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["viz", "-"]) == 2
+    assert "there is no standard input to read" in capsys.readouterr().err

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from kest._kestcore import Signer, b64url_encode, canonicalize
+from kest.audit import AuditLog
+from kest.audit.records import large_pointer
 from kest.core import LocalEd25519Provider, TrustStore
+from kest.viz import Source, SourceError, SourceRecord, graph_of, read, to_html
+from kest.viz.records import read_record
+from kest.viz.style import colour_of, label_of, marks_of
 
 
 def states(graph: Any) -> list[str]:
@@ -258,3 +266,71 @@ def test_parents_without_number_are_not_drawn_without_number() -> None:
 
     record = SourceRecord(payload={"operation": "x", "parent_ids": [f"{i:064x}" for i in range(100_000)]})
     assert len(graph_of(Source([record]), limit=50).nodes) == 51
+
+
+# --- what cannot be drawn ---
+
+
+def test_a_pipe_is_read_once(records: SimpleNamespace, tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_text, args=(json.dumps([records.entry("one")]),), daemon=True)
+    writer.start()
+    source = read(path)
+    writer.join(30)
+    assert [record.origin for record in source.records] == ["entry 0"]
+
+
+def test_more_than_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kest.viz.sources.MAX_BYTES", 4)
+    path = tmp_path / "passport.json"
+    path.write_text("[   ]")
+    with pytest.raises(SourceError, match="more than can be drawn"):
+        read(path)
+    path.write_text("[  ]")
+    assert read(path).records == []
+
+
+def test_records_that_say_nothing() -> None:
+    lists = f"{b64url_encode(b'[]')}.{b64url_encode(b'[]')}.AA"
+    why = [
+        read_record(record).why
+        for record in (SourceRecord(), SourceRecord(lists), SourceRecord(broken="torn"), SourceRecord("a.b"))
+    ]
+    assert why[:3] == [
+        "neither a signed record nor a decoded one",
+        "header and payload of a record are JSON objects",
+        "torn",
+    ]
+    assert why[3]
+    made = graph_of(Source([SourceRecord(lists, origin="line 1")]))
+    (node,) = made.nodes
+    assert (node.kind, label_of(node), marks_of(node)) == ("broken", "unreadable record", ["unreadable"])
+    assert "header and payload of a record are JSON objects" in to_html(made)
+
+
+def test_names_that_are_not_the_signers(records: SimpleNamespace, graph: Any) -> None:
+    payload = {
+        "operation": "o", "parent_ids": ["0"], "policy": "p", "principal": "spiffe://kest.test/bob", "reason": "r",
+        "record": "denial", "taints": [], "tier": "app", "timestamp_ms": 1, "trust_score": 10,
+    }  # fmt: skip
+    made = graph(records.alice.signer.sign_jws(canonicalize(payload), "kest-denial+jws"))
+    assert made.nodes[0].verdict.state == "invalid"
+    assert "is not that of the principal" in made.nodes[0].verdict.reason
+
+
+def test_marks_of_what_nobody_vouches_for(records: SimpleNamespace, graph: Any) -> None:
+    stranger = LocalEd25519Provider("spiffe://elsewhere.example/x", seed=b"x" * 32)
+    one, two = records.entry("one", by=stranger), records.entry("two")
+    made = graph(one, two, records.outcome(two, by=stranger))
+    assert marks_of(made.nodes[0])[0] == "unknown key"
+    assert "outcome not verified" in marks_of(made.nodes[1])
+    assert colour_of(made.nodes[0]) == "absent"
+
+
+def test_an_audit_log_without_its_key_that_holds_odd_records(tmp_path: Path) -> None:
+    pointer = large_pointer(b"x" * 70_000)[1].decode()
+    with AuditLog(tmp_path / "log", Signer("log.kest.test/viz", bytes(32))) as log:
+        log.append(pointer)
+    broken = [record.broken for record in read(tmp_path / "log").records if record.broken]
+    assert broken == ["kept beside the log, and missing there"]
