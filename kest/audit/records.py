@@ -40,6 +40,21 @@ def large_pointer(record: bytes) -> tuple[str, bytes]:
     return digest, canonicalize({"kest": "large", "sha256": digest, "size": len(record)})
 
 
+def _is_pointer(leaf: bytes) -> bool:
+    """Whether it is what `large_pointer` makes."""
+    try:
+        said = parse(leaf)
+        if not isinstance(said, dict):
+            return False
+        digest, size = said["sha256"], said["size"]
+        if not isinstance(digest, str) or len(digest) != 64 or digest.strip("0123456789abcdef"):
+            return False
+        whole = type(size) is int and size > MAX_RECORD
+        return whole and canonicalize({"kest": "large", "sha256": digest, "size": size}) == leaf
+    except (KestError, ValueError, KeyError):
+        return False
+
+
 @dataclass(frozen=True)
 class Record:
     """One record of a log. Nothing in it is verified by reading it.
@@ -90,9 +105,9 @@ class Record:
 
     @cached_property
     def kind(self) -> str:
-        """One of `KINDS`."""
+        """One of `KINDS`; ``large`` where what the leaf names is not there."""
         if not self.readable:
-            return "unreadable"
+            return "large" if _is_pointer(self.body) else "unreadable"
         said = self.payload.get("record")  # no entry has this member
         return said if said in TYPES else "entry" if said is None and "parent_ids" in self.payload else "unreadable"
 

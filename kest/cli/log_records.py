@@ -171,7 +171,8 @@ def show_record(record: Record, paint: Paint, *, full: bool = False) -> Iterator
     """The lines that are printed of one record: a summary, and with ``full`` all that it says."""
     columns = terminal_width()
     if not record.readable:
-        yield f"{record.index:>8}  {pad('', 23)}  {paint.bad(pad('unreadable', 10))}  {len(record.body)} bytes"
+        said = "kept beside the log, and missing there" if record.kind == "large" else f"{len(record.body)} bytes"
+        yield f"{record.index:>8}  {pad('', 23)}  {paint.bad(pad(record.kind, 10))}  {said}"
         return
     colour = {"denial": paint.bad, "outcome": paint.dim, "log": paint.dim, "key": paint.warn}.get(record.kind, str)
     head = f"{record.index:>8}  {pad(clean(_clock(record.timestamp_ms), 23), 23)}  "

@@ -151,6 +151,7 @@ def test_long_records_are_kept_beside_the_log(open_log: Callable[..., AuditLog],
     log.close()
     report = verify_log(log.path, log.key, {identity.get_identity(): identity})
     assert report.verdicts[Verdict.MISSING] == 2
+    assert [record.kind for record in reader.records()][1:4] == ["large", "unreadable", "large"]
 
 
 def test_what_can_never_be_written_is_refused_at_once(open_log: Callable[..., AuditLog], signer: Any) -> None:

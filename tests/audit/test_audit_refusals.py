@@ -496,6 +496,18 @@ def test_a_large_record_of_which_only_the_pointer_is_here() -> None:
     assert judge(Record(0, leaf, leaf), book) == (Verdict.MISSING, None)
     other = leaf.replace(b"large", b"small")
     assert judge(Record(0, other, other), book) == (Verdict.UNREADABLE, None)
+    digest = "0" * 64
+    kinds = [
+        Record(0, text.encode(), text.encode()).kind
+        for text in (
+            leaf.decode(), other.decode(), leaf.decode() + " ", "[]", "{", "{}", '{"sha256":7,"size":70000}',
+            f'{{"kest":"large","sha256":"{digest}","size":65536}}', f'{{"kest":"large","sha256":"{digest}","size":65535}}',
+            f'{{"kest":"large","sha256":"{digest}","size":true}}',
+            f'{{"kest":"large","sha256":"{digest[1:]}G","size":65536}}',
+        )
+    ]  # fmt: skip
+    assert [index for index, kind in enumerate(kinds) if kind == "large"] == [0, 7]
+    assert set(kinds) == {"large", "unreadable"}
 
 
 def test_logs_of_many_chunks(open_log: Callable[..., AuditLog], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,8 @@ import pytest
 
 from kest import LocalEd25519Provider, configure, kest_verified
 from kest._kestcore import Signer
-from kest.audit import AuditLog, key_event
+from kest.audit import AuditLog, NoteKey, key_event
+from kest.cli.log_verify import SHOWN
 from kest.cli.main import main
 from kest.core.context import get_current_passport, lineage
 from kest.errors import PolicyDeniedError
@@ -568,3 +569,80 @@ def test_a_witness(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str
     vkey = NoteKey("w.kest.test/1", signer.public_key, 4).vkey
     assert main(["log", "verify", made.name, *made.options, "--witness", vkey]) == 0
     assert "w.kest.test/1 at 7 s" in capsys.readouterr().out
+
+
+# --- what is said of odd logs ---
+
+
+def test_records_that_nobody_can_read(made: Made, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with made.reopened() as log:
+        log.append("no.record").wait()
+        log.checkpoint()
+        assert main(["log", "show", made.name, *made.options[:2], "--kind", "unreadable"]) == 0
+        said = capsys.readouterr()
+        assert "9 bytes" in said.out
+        assert "unreadable" in said.out
+        assert main(["log", "show", made.name, *made.options[:2], "--operation", "*", "--json"]) == 0
+        assert "unreadable" not in capsys.readouterr().out  # it says of no operation what it is
+        log.append("no.record").wait()
+        assert main(["log", "show", made.name, *made.options[:2], "--limit", "1"]) == 0
+        assert "bytes of records are in the journal, under no checkpoint yet" in capsys.readouterr().err
+        assert main(["log", "verify", made.name, *made.options]) == 1
+        assert "bytes that no checkpoint covers yet" in capsys.readouterr().err
+
+
+def test_a_record_that_is_kept_beside_the_log_and_missing(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    with made.reopened() as log:
+        log.append("ey" + "x" * 70_000).wait()
+    for path in (made.path / "large").iterdir():
+        path.unlink()
+    assert main(["log", "show", made.name, *made.options[:2], "--kind", "large"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 3  # those of `made`, too
+    assert all(line.endswith("large       kept beside the log, and missing there") for line in said)
+
+
+def test_a_time_that_no_calendar_has(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    with made.reopened() as log:
+        log.record_event("log", {"event": "x", "timestamp_ms": (1 << 53) - 1}).wait()
+    assert main(["log", "show", made.name, *made.options[:2]]) == 0
+    assert f"{(1 << 53) - 1} ms" in capsys.readouterr().out
+
+
+def test_more_problems_than_are_shown(made: Made, configured: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with made.reopened() as log:
+        for number in range(SHOWN + 3):
+            log.append(f"no.record.{number}")
+        configure(audit=log)
+        for _ in range(SHOWN + 2):
+            log.append(_unfinished(configured))
+        configure(audit=None)
+    assert main(["log", "verify", made.name, *made.options]) == 1
+    said = capsys.readouterr().err
+    assert "more problems: see --json" in said
+
+
+def test_refusals_as_json(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    (made.path / "checkpoint").write_bytes(b"nonsense")
+    assert main(["log", "verify", made.name, *made.options, "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["verified"] is False
+    assert "signed note" in told["reason"]
+
+
+def test_usage_of_keys_and_intervals(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "large.vkey").write_bytes(b" " * (2 << 20))
+    fails(capsys, 2, "is larger than", "log", "show", made.name, "--log-key", str(tmp_path / "large.vkey"))
+    witness = Signer("w", bytes(32)).public_key
+    vkey = NoteKey("w", witness, 4).vkey
+    fails(capsys, 2, "without a key nothing is verified", "log", "show", made.name, "--witness", vkey)
+    for seconds in ("soon", "0", "4000"):
+        assert main(["log", "tail", made.name, "--interval", seconds]) == 2
+        assert "seconds, from 0.01 to 3600" in capsys.readouterr().err
+
+
+def test_an_output_that_cannot_be_replaced(made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out" / "full").mkdir(parents=True)
+    fails(capsys, 2, "cannot write", "log", "export", made.name, *made.options[:2], "-o", str(tmp_path / "out"))
+    assert [one.name for one in (tmp_path / "out").iterdir()] == ["full"]
+    assert not list(tmp_path.glob("*.tmp"))
