@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
-from kest.errors import KestError, TelemetryError
+from kest.errors import TelemetryError
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
@@ -199,8 +199,6 @@ def records_of_otlp(document: Any, where: str) -> Iterator[SpanRecord]:
                 for span in scoped.get("spans", ()):
                     yield _record(span, resource, scope, where)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, KestError):
-            raise
         raise TelemetryError(f"not a span as OTLP has it ({type(error).__name__})") from error
 
 
