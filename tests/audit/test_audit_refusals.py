@@ -401,6 +401,19 @@ def test_after_its_end_a_log_does_nothing(open_log: Callable[..., AuditLog]) -> 
             action()
 
 
+def test_a_checkpoint_that_takes_too_long(open_log: Callable[..., AuditLog]) -> None:
+    log, go_on = open_log(), threading.Event()
+    busy = threading.Thread(target=log.call, args=(lambda writer: go_on.wait(30),), daemon=True)
+    busy.start()
+    try:
+        with pytest.raises(TimeoutError, match="not on the disk yet"):
+            log.checkpoint(timeout=0)
+    finally:
+        go_on.set()
+        busy.join(30)
+    assert log.checkpoint().size == 1
+
+
 def test_what_a_log_does_not_know(open_log: Callable[..., AuditLog]) -> None:
     log = open_log()
     with pytest.raises(AuditError, match="there is no kind of record 'rumour'"):

@@ -301,3 +301,22 @@ def test_tokens() -> None:
         _hooks(report, app)
         said += [fact.value for facts in report.sections.values() for fact in facts if fact.name == "tokens"]
     assert said == ["required", "verified if present"]
+
+
+# --- audit logs ---
+
+
+def test_a_log_of_which_little_is_there(tmp_path: Path) -> None:
+    from kest.audit.layout import Layout
+    from kest.doctor.audit import _is_held, _journal, _published
+
+    layout = Layout(tmp_path)
+    assert _published(layout) == 0
+    assert not _is_held(tmp_path / "lock")
+    (tmp_path / "journal").mkdir()
+    layout.segment(1).write_bytes(b"no head, KJF1 and a frame behind it" * 9)
+    report = Report()
+    _journal(report, "log", layout, False)
+    (finding,) = report.findings
+    assert finding.severity == "danger"
+    assert "its journal is damaged: the head of journal segment" in finding.reason

@@ -349,3 +349,18 @@ def test_a_device_that_fails_while_it_is_read() -> None:
         pytest.skip("no file that can be opened and not read")
     with pytest.raises(TelemetryError, match="cannot read"), TelemetryReader("/proc/self/mem") as reader:
         list(reader)
+
+
+def test_spans_that_are_not_sampled_go_nowhere() -> None:
+    from kest.telemetry.processor import Router
+
+    taken: list[Any] = []
+    router = Router()
+    router.routes = (SimpleNamespace(take=taken.append),)  # type: ignore[assignment]
+    spans = [SimpleNamespace(context=context) for context in (
+        None, SimpleNamespace(trace_flags=SimpleNamespace(sampled=False)),
+        SimpleNamespace(trace_flags=SimpleNamespace(sampled=True)),
+    )]  # fmt: skip
+    for span in spans:
+        router.on_end(span)  # type: ignore[arg-type]
+    assert taken == spans[2:]

@@ -122,3 +122,11 @@ def test_a_database_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[s
     path = tmp_path / "t.db"
     path.write_bytes(b"SQLite format 3\0" + bytes(4096))
     refused(capsys, "t.db", "inspect", str(path))
+
+
+def test_names_that_are_no_log(tmp_path: Path) -> None:
+    assert not source.holds_log("-")
+    assert not source.holds_log("a\0b")
+    assert not source.holds_log(str(tmp_path))
+    (tmp_path / "checkpoint").touch()
+    assert source.holds_log(str(tmp_path))
