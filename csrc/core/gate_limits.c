@@ -45,6 +45,16 @@ bool kest_gate_limits_counts(const kest_gate_case *c, size_t i, bool permitted)
     return true;
 }
 
+bool kest_gate_limits_returns(const kest_gate_case *c, size_t i)
+{
+    const uint32_t *limits = c->scratch->limits;
+
+    for (size_t j = 0; j < c->scratch->nlimits; j++)
+        if (c->set->limits[limits[j]].count_refused && same_counter(c->set, limits[j], limits[i]))
+            return false;
+    return true;
+}
+
 void kest_gate_limits_undo(kest_gate_local *l, const kest_gate_case *c, uint32_t limit)
 {
     uint8_t key[KEST_GATE_KEY_LEN];

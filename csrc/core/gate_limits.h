@@ -18,6 +18,8 @@ kest_tri kest_gate_limits_ask(void *self, const kest_gate_case *c, uint32_t limi
 /* Whether the call counts against the i-th limit that was consulted: a permitted one against each, a refused one where the
  * policy says so; once for each counter. */
 bool kest_gate_limits_counts(const kest_gate_case *c, size_t i, bool permitted);
+/* Whether what a permitted call counted there is given back when it is refused after all: not where refused calls count, too. */
+bool kest_gate_limits_returns(const kest_gate_case *c, size_t i);
 /* Counts the call against all limits that it counts against, or against none (false). */
 bool kest_gate_limits_record(kest_gate_local *l, const kest_gate_case *c, bool permitted);
 /* Takes one count of this limit back. */

@@ -27,7 +27,7 @@ kest_status kest_known_rest(kest_str text, size_t taken, size_t max_entries, kes
 
 /* A dense passport that verified, and its entries. Takes `dense` over; false when it is too large to keep, or memory short. */
 bool kest_known_keep(kest_known *known, kest_dense *dense, const kest_builder *entries);
-/* Appends the entries of the longest such passport that `dense` begins with to `b`, and lets it continue behind them. */
+/* Puts the entries of the longest such passport that `dense` begins with into `b`, which is empty, and lets it continue behind them. */
 kest_status kest_known_resume(kest_known *known, kest_dense *dense, kest_builder *b);
 
 #endif

@@ -101,7 +101,7 @@ static void gate_dealloc(GateObject *self)
 
 /* ---- what follows from a decision ---- */
 
-/* The permit remembers what it was counted against, in case it is refused after all. */
+/* The permit remembers what it gives back in case it is refused after all. */
 static PyObject *with_limits(PyObject *verdict, const kest_gate_case *c)
 {
     VerdictObject *v = (VerdictObject *)verdict;
@@ -115,7 +115,7 @@ static PyObject *with_limits(PyObject *verdict, const kest_gate_case *c)
         return PyErr_NoMemory();
     }
     for (size_t i = 0; i < count; i++)
-        if (kest_gate_limits_counts(c, i, true))
+        if (kest_gate_limits_counts(c, i, true) && kest_gate_limits_returns(c, i))
             v->limits[n++] = c->scratch->limits[i];
     v->nlimits = n;
     return verdict;
@@ -336,12 +336,8 @@ static PyObject *gate_take_back(GateObject *self, PyObject *given)
         Py_RETURN_NONE;
     c = case_of(self, verdict->ctx, &session);
     c.set = verdict->set->set; /* policies may have been reloaded since */
-    for (; verdict->nlimits; verdict->nlimits--) {
-        const uint32_t limit = verdict->limits[verdict->nlimits - 1];
-
-        if (!c.set->limits[limit].count_refused)
-            kest_gate_limits_undo(&l, &c, limit);
-    }
+    for (; verdict->nlimits; verdict->nlimits--)
+        kest_gate_limits_undo(&l, &c, verdict->limits[verdict->nlimits - 1]);
     kest_gate_sessions_undo(self->sessions->sessions, c.ctx);
     Py_RETURN_NONE;
 }

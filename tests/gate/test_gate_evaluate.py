@@ -471,3 +471,35 @@ def test_a_refusal_is_not_lost_beside_others_that_list_booleans(listed: list[Any
         assert (verdict.is_permit, verdict.policy) == (False, "p0")
     backwards = Gate.from_dict({"policies": [*policies[::-1], {"name": "all", "effect": "permit", "conditions": []}]})
     assert backwards.evaluate(context).is_permit == verdict.is_permit
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        [{"max": 2, "window": "1h", "count_refused": True}],
+        [{"max": 3, "window": "1h"}, {"max": 2, "window": "1h", "count_refused": True}],
+        [{"max": 2, "window": "1h", "count_refused": True}, {"max": 3, "window": "1h"}],
+    ],
+)
+def test_a_permit_that_cannot_be_signed_counts_where_refused_calls_do(limits: list[Any], context: Make) -> None:
+    """Also where another limit of the same counter does not count them."""
+
+    class Signer:
+        broken = True
+
+        def sign(self, token: Any) -> bytes:
+            if self.broken:
+                raise OSError("out of order")
+            return b"signed"
+
+    signer = Signer()
+    conditions = [{"rate_limit": limit} for limit in limits]
+    gate = Gate.from_dict(
+        {"policies": [{"name": "p", "effect": "permit", "conditions": conditions}]},
+        token_signer=signer,
+        enable_drift=False,
+    )
+    assert gate.evaluate(context()).code == "IDENTITY_FAILED"
+    signer.broken = False
+    assert gate.evaluate(context()).is_permit
+    assert gate.evaluate(context()).code == "RATE_LIMIT_EXCEEDED"

@@ -196,8 +196,11 @@ class Gates(RuleBasedStateMachine):
         if session_id:
             model.sessions[session_id]["seen"] = self.steady
         if which == 0 and self.signs and self.signer.broken:
+            stays = {
+                key: model.events[key] for key, refused in model.consulted if refused
+            }  # a refused call counts there
             model.events.clear()
-            model.events.update(before)
+            model.events.update({**before, **stays})
             if session_id:  # it stays open, but nothing was done in it
                 model.sessions[session_id]["actions"] -= 1
             return Decision("refuse", "IDENTITY_FAILED", "gate")
