@@ -27,7 +27,7 @@ BUILD = ROOT / "build" / "coverage"
 OBJECTS, LIBRARY = BUILD / "tmp", BUILD / "lib"
 LIBRARIES = ("libsodium", "zlib", "libcrypto")
 NICE = ["nice", "-n", "10"]
-LINES, BRANCHES, BOTH = 95.0, 91.0, 95.0  # per cent of C and Python together below which this fails
+LINES, BRANCHES, BOTH = 95.0, 94.0, 95.0  # per cent of C and Python together below which this fails
 
 # The tests of `make test`, in two parts that take about as long as each other.
 FIRST = ("tests/unit", "tests/gate", "tests/security", "tests/audit")
