@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -224,3 +225,12 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNam
     folder = tmp_path_factory.mktemp("redis")
     with Processes(folder) as processes, Redis(processes, folder / "data", limit=0) as server:
         yield SimpleNamespace(port=server.port, url=server.url)
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """The command line has the process log to its standard error, which ends with each test."""
+    logger = logging.getLogger("kest")
+    before = list(logger.handlers), logger.propagate
+    yield
+    logger.handlers[:], logger.propagate = before

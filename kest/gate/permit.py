@@ -12,6 +12,7 @@ __all__ = ["PermitToken"]
 
 EARLIEST, LATEST = -8_334_601_228_800, 8_210_266_876_799  # Unix seconds of the years -262142 and 262142
 _UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_DIGITS = re.compile("[0-9A-Fa-f]{32}")
 
 
 def _uuid(value: object, what: str) -> str:
@@ -19,16 +20,11 @@ def _uuid(value: object, what: str) -> str:
         raise TypeError(f"{what} is a str, not {type(value).__name__}")
     if _UUID.fullmatch(value):
         return str(value)
-    try:
-        found = uuid.UUID(value)
-    except ValueError:
-        found = None
-    # `uuid` reads digits as `int` does: 0x, underscores, spaces and digits of other scripts included.
-    if found is None or found.hex != value.lower().replace("urn:", "").replace("uuid:", "").strip("{}").replace(
-        "-", ""
-    ):
+    # As `uuid` spells it, which reads digits as `int` does: 0x, underscores, spaces and other scripts' digits included.
+    digits = value.replace("urn:", "").replace("uuid:", "").strip("{}").replace("-", "")
+    if not _DIGITS.fullmatch(digits):
         raise GateInputError(f"{what} not a UUID: {value!r:.100}")
-    return str(found)
+    return str(uuid.UUID(digits))
 
 
 def _seconds(value: object, what: str) -> int:

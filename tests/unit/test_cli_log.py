@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
-import logging
 import os
 import select
 import shutil
@@ -31,13 +30,7 @@ LONG = "\x1b[31m" + "x" * 8_000_000
 HOSTILE = "a\x1b[2J\u202e<script>b"
 
 
-@pytest.fixture(autouse=True)
-def _logging() -> Iterator[None]:
-    """`main` has the process log to its standard error, which ends with each test."""
-    logger = logging.getLogger("kest")
-    before = list(logger.handlers), logger.propagate
-    yield
-    logger.handlers[:], logger.propagate = before
+pytestmark = pytest.mark.usefixtures("restored_logging")
 
 
 @dataclass

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +18,7 @@ from kest.telemetry.records import SpanRecord, otlp_line
 ALICE = LocalEd25519Provider("spiffe://example.org/alice", bytes(range(32)))
 
 
-@pytest.fixture(autouse=True)
-def _logging() -> Iterator[None]:
-    """`main` has the process log to its standard error, which ends with each test."""
-    logger = logging.getLogger("kest")
-    before = list(logger.handlers), logger.propagate
-    yield
-    logger.handlers[:], logger.propagate = before
+pytestmark = pytest.mark.usefixtures("restored_logging")
 
 
 @pytest.fixture
