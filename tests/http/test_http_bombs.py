@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import tracemalloc
 import zlib
@@ -15,6 +16,9 @@ from wire import encode, grown, header_of, inline, keys, service, serving, signe
 from kest.errors import KestError
 from kest.http import Edge
 
+# Instrumented code takes several times as long, and is not what anybody runs.
+SLOWER = 10 if "KEST_SANITIZED" in os.environ else 1
+
 
 def bomb(size: int, fill: bytes = b"A", ends: tuple[bytes, bytes] = (b'["', b'"]')) -> str:
     """base64url of a deflate stream of ``size`` bytes."""
@@ -26,16 +30,16 @@ def bomb(size: int, fill: bytes = b"A", ends: tuple[bytes, bytes] = (b'["', b'"]
 
 
 def cost(edge: Edge, header: bytes) -> tuple[float, int, KestError]:
-    """Seconds, and bytes of Python memory at the peak, until it is refused."""
+    """Seconds of this thread, and bytes of Python memory at the peak, until it is refused."""
     error: KestError | None = None
     best = float("inf")
     for _ in range(3):
-        begun = time.perf_counter()
+        begun = time.thread_time()  # a busy machine is not the header's cost
         try:
             edge.read([header])
         except KestError as caught:
             error = caught
-        best = min(best, time.perf_counter() - begun)
+        best = min(best, time.thread_time() - begun)
     tracemalloc.start()
     try:
         edge.read([header])
@@ -53,7 +57,7 @@ def test_e1_a_zip_bomb(key: str) -> None:
     # Deflate reaches a thousandfold: 14 kB of header inflate to 10 MB, 55 kB to 40 MB, and a cut one to 80.
     for text in (bomb(10 << 20), bomb(40 << 20), bomb(80 << 20)[:60_000]):
         seconds, peak, _ = cost(Edge(keys()), header_of({key: text}).encode())
-        assert seconds < 0.010
+        assert seconds < 0.010 * SLOWER
         assert peak < 2 << 20
 
 
@@ -62,7 +66,7 @@ def test_e1_a_zip_bomb_over_http() -> None:
     with serving(service(ran, trust_store=keys())) as url:
         begun = time.perf_counter()
         answer = httpx.post(f"{url}/work", headers={"baggage": header_of({"kest.passport_z": bomb(10 << 20)})})
-        assert time.perf_counter() - begun < 1
+        assert time.perf_counter() - begun < SLOWER
     assert answer.status_code == 400
     assert not ran
 
@@ -72,7 +76,7 @@ def test_e1_a_hundred_thousand_tiny_entries() -> None:
         text = json.dumps([entry] * 100_000, separators=(",", ":"))
         packed = header_of({"kest.passport_z": encode(zlib.compress(text.encode(), 9))}).encode()
         seconds, peak, _ = cost(Edge(keys()), packed)
-        assert seconds < 0.05  # 2,000 are read, the rest is not
+        assert seconds < 0.05 * SLOWER  # 2,000 are read, the rest is not
         assert peak < 4 << 20
 
 
@@ -85,7 +89,7 @@ def test_e1_nesting_and_long_numbers() -> None:
     ):
         packed = header_of({"kest.passport_z": encode(zlib.compress(text.encode(), 9))}).encode()
         seconds, peak, _ = cost(Edge(keys()), packed)
-        assert seconds < 0.05
+        assert seconds < 0.05 * SLOWER
         assert peak < 8 << 20
 
 
@@ -112,7 +116,7 @@ def test_e1_a_hundred_megabytes_at_the_edge() -> None:
     junk = b"v=" + b"x" * (100 << 20)
     begun = time.perf_counter()
     arrival = Edge(keys()).read([junk])
-    assert time.perf_counter() - begun < 1
+    assert time.perf_counter() - begun < SLOWER
     assert not arrival.passport
     with pytest.raises(KestError):
         Edge(keys()).read([junk + b",kest.passport=%5B%5D"])
@@ -122,7 +126,7 @@ def test_e1_many_members() -> None:
     junk = b",".join(b"k%d=v" % n for n in range(8_000))
     begun = time.perf_counter()
     assert not Edge(keys()).read([junk]).passport
-    assert time.perf_counter() - begun < 1
+    assert time.perf_counter() - begun < SLOWER
     same = b",".join([b"kest.user=a"] * 5000)
     assert not Edge(keys()).read([same]).passport
 
@@ -134,5 +138,5 @@ def test_e1_a_root_with_a_thousand_parents() -> None:
     text = json.dumps([signed(claims)])
     header = header_of({"kest.passport_z": encode(zlib.compress(text.encode(), 9))}).encode()
     seconds, _, error = cost(Edge(keys()), header)
-    assert seconds < 0.05
+    assert seconds < 0.05 * SLOWER
     assert "parent" in str(error)

@@ -36,11 +36,11 @@ def refused(baggage, runs=5):
         except BaggageError: pass
     before, best = peak(), 1e9
     for _ in range(runs):
-        start = time.perf_counter()
+        start = time.thread_time()
         try:
             BaggageManager.unpack(baggage)
         except BaggageError as error:
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.thread_time() - start)
             assert len(str(error)) < 500, "the error quotes what it refuses"
         else:
             raise SystemExit("was not refused")
