@@ -81,6 +81,18 @@ def _away_from_the_checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 @pytest.fixture(autouse=True)
+def _process_log() -> Iterator[None]:
+    """The command line has the process log to its standard error, which ends with each test: what is logged later would go
+    to a closed stream, each record with a traceback."""
+    loggers = logging.getLogger("kest"), logging.getLogger("kest.identity")
+    before = [(list(logger.handlers), logger.propagate, logger.level) for logger in loggers]
+    yield
+    for logger, (handlers, propagate, level) in zip(loggers, before):
+        logger.handlers[:], logger.propagate = handlers, propagate
+        logger.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
 def _clean_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     try:
         import kest.core.config  # noqa: F401
@@ -225,12 +237,3 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNam
     folder = tmp_path_factory.mktemp("redis")
     with Processes(folder) as processes, Redis(processes, folder / "data", limit=0) as server:
         yield SimpleNamespace(port=server.port, url=server.url)
-
-
-@pytest.fixture
-def restored_logging() -> Iterator[None]:
-    """The command line has the process log to its standard error, which ends with each test."""
-    logger = logging.getLogger("kest")
-    before = list(logger.handlers), logger.propagate
-    yield
-    logger.handlers[:], logger.propagate = before

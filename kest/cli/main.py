@@ -59,6 +59,9 @@ def _prepare() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine())
     logger = logging.getLogger("kest")
+    for earlier in list(logger.handlers):  # another command in this process had its own, to a stream that may be closed
+        if isinstance(earlier.formatter, _OneLine):
+            logger.removeHandler(earlier)
     logger.addHandler(handler)
     logger.propagate = False
 

@@ -113,9 +113,10 @@ def test_as_it_is_it_is_valid(small: SimpleNamespace, larger: SimpleNamespace) -
 
 def test_every_byte(small: SimpleNamespace, copy: Any) -> None:
     path = copy(small)
+    every = 11 if "KEST_SANITIZED" in os.environ else 1  # minutes of Python there
     for name in small.files:
         whole = (path / name).read_bytes()
-        step = 1 if len(whole) < 20_000 else 997  # all but one are of no structure in the large one
+        step = every if len(whole) < 20_000 else 997  # all but one are of no structure in the large one
         for at in range(0, len(whole), step):
             for mask in (0x01, 0x80):
                 changed = bytearray(whole)

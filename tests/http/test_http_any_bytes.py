@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from stateful.machines import histories
 from wire import ALICE, BOB_KEY, encode, grown, header_of, inline, keys, payload, report, signed, tip_of
 
 from kest.core import BaggageManager, MockPolicyEngine, SimpleCache, configure
@@ -178,7 +179,7 @@ class Tampering(RuleBasedStateMachine):
         check(self.lines)
 
 
-Tampering.TestCase.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)
+Tampering.TestCase.settings = histories(40, 15)
 TestTampering = Tampering.TestCase
 
 

@@ -30,9 +30,6 @@ LONG = "\x1b[31m" + "x" * 8_000_000
 HOSTILE = "a\x1b[2J\u202e<script>b"
 
 
-pytestmark = pytest.mark.usefixtures("restored_logging")
-
-
 @dataclass
 class Made:
     """A log in a folder, what verifies it, and what a call left in it."""

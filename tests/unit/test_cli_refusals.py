@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,6 @@ from kest.cli.verify import _has_chain, _kind
 from kest.telemetry.records import SpanRecord, otlp_line
 
 ALICE = LocalEd25519Provider("spiffe://example.org/alice", bytes(range(32)))
-
-
-pytestmark = pytest.mark.usefixtures("restored_logging")
 
 
 @pytest.fixture
@@ -122,3 +120,10 @@ def test_names_that_are_no_log(tmp_path: Path) -> None:
     assert not source.holds_log(str(tmp_path))
     (tmp_path / "checkpoint").touch()
     assert source.holds_log(str(tmp_path))
+
+
+def test_a_second_command_of_a_process_takes_the_log_over(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(3):
+        refused(capsys, "no such", "verify", "/no such passport")
+    logging.getLogger("kest.cli").warning("once")
+    assert capsys.readouterr().err == "kest: warning: once\n"
