@@ -67,7 +67,7 @@ def test_valid_passports(kest_core: ModuleType, suspect: Suspect) -> None:
     compare(kest_core, suspect)
 
 
-@settings(SETTINGS, max_examples=SETTINGS.max_examples * 5)
+@settings(SETTINGS, max_examples=SETTINGS.max_examples * 10)
 @given(suspects())
 def test_suspect_passports(kest_core: ModuleType, suspect: Suspect) -> None:
     compare(kest_core, suspect)
