@@ -45,8 +45,12 @@ typedef struct kest_pubkey kest_pubkey;
 kest_status kest_pubkey_ed25519(const uint8_t *raw, size_t len, kest_pubkey **out);
 kest_status kest_pubkey_p256(const uint8_t *x, const uint8_t *y, kest_pubkey **out); /* 32 bytes each */
 kest_status kest_pubkey_rsa(const uint8_t *n, size_t nlen, const uint8_t *e, size_t elen, kest_pubkey **out);
-/* SubjectPublicKeyInfo; Ed25519, P-256 or RSA of at least 2,048 bits, otherwise KEST_E_KEY. */
+/* SubjectPublicKeyInfo; Ed25519, P-256 or RSA of 2,048 to 16,384 bits, otherwise KEST_E_KEY. */
 kest_status kest_pubkey_spki(const uint8_t *der, size_t len, kest_pubkey **out);
+enum { KEST_RSA_N_MAX = 2048, KEST_RSA_E_MAX = 8 }; /* bytes: larger ones only burn time */
+/* What a JWK holds of it (RFC 7518, section 6; RFC 8037): x of an Ed25519 key, x and y of a P-256 key, n and e of an RSA key,
+ * big-endian; `blen` is 0 where there is no second. */
+kest_status kest_pubkey_numbers(const kest_pubkey *key, uint8_t a[KEST_RSA_N_MAX], size_t *alen, uint8_t b[32], size_t *blen);
 kest_pubkey *kest_pubkey_ref(kest_pubkey *key);
 void kest_pubkey_unref(kest_pubkey *key);
 kest_alg kest_pubkey_alg(const kest_pubkey *key);

@@ -112,6 +112,17 @@ kest_status kest_pubkey_ed25519(const uint8_t *raw, size_t len, kest_pubkey **ou
     return st;
 }
 
+/* RFC 8017, section 3.1: odd, and 3 or more (under 1 everybody can sign); and small, for a large one only burns time. */
+static bool has_good_exponent(const EVP_PKEY *pkey)
+{
+    BIGNUM *e = NULL;
+    bool ok = EVP_PKEY_get_bn_param(pkey, OSSL_PKEY_PARAM_RSA_E, &e) == 1 && BN_is_odd(e) && !BN_is_one(e) &&
+              BN_num_bytes(e) <= KEST_RSA_E_MAX;
+
+    BN_free(e);
+    return ok;
+}
+
 /* Takes over `pkey` (NULL: something before failed) after checking that it is a kind we verify with. */
 static kest_status adopt(EVP_PKEY *pkey, kest_pubkey **out)
 {
@@ -132,7 +143,8 @@ static kest_status adopt(EVP_PKEY *pkey, kest_pubkey **out)
     if (EVP_PKEY_is_a(pkey, "EC")) {
         if (EVP_PKEY_get_group_name(pkey, group, sizeof group, NULL) == 1 && strcmp(group, "prime256v1") == 0)
             st = pubkey_new(KEST_ALG_ES256, pkey, out);
-    } else if (EVP_PKEY_is_a(pkey, "RSA") && EVP_PKEY_get_bits(pkey) >= 2048) {
+    } else if (EVP_PKEY_is_a(pkey, "RSA") && EVP_PKEY_get_bits(pkey) >= 2048 && EVP_PKEY_get_bits(pkey) <= 8 * KEST_RSA_N_MAX &&
+               has_good_exponent(pkey)) {
         st = pubkey_new(KEST_ALG_RS256, pkey, out);
     }
     if (st != KEST_OK)
@@ -174,7 +186,7 @@ kest_status kest_pubkey_rsa(const uint8_t *n, size_t nlen, const uint8_t *e, siz
     OSSL_PARAM_BLD *bld = OSSL_PARAM_BLD_new();
     BIGNUM *bn = NULL, *be = NULL;
 
-    if (nlen > 2048 || elen > 8) /* 16,384 bits: larger moduli only burn time */
+    if (nlen > KEST_RSA_N_MAX || elen > KEST_RSA_E_MAX)
         goto done;
     bn = BN_bin2bn(n, (int)nlen, NULL);
     be = BN_bin2bn(e, (int)elen, NULL);
@@ -228,6 +240,39 @@ kest_alg kest_pubkey_alg(const kest_pubkey *key)
 const uint8_t *kest_pubkey_raw(const kest_pubkey *key)
 {
     return key->alg == KEST_ALG_EDDSA ? key->raw : NULL;
+}
+
+/* Parameter `name`, big-endian, in `width` bytes or (0) without leading zeros; the caller's buffer is large enough for any key
+ * that was let in. */
+static kest_status number(const EVP_PKEY *pkey, const char *name, int width, uint8_t *out, size_t *len)
+{
+    BIGNUM *bn = NULL;
+    int n = -1;
+
+    if (EVP_PKEY_get_bn_param(pkey, name, &bn) == 1)
+        n = BN_bn2binpad(bn, out, width ? width : BN_num_bytes(bn));
+    BN_free(bn);
+    *len = n > 0 ? (size_t)n : 0;
+    return n > 0 ? KEST_OK : KEST_E_NOMEM;
+}
+
+kest_status kest_pubkey_numbers(const kest_pubkey *key, uint8_t a[KEST_RSA_N_MAX], size_t *alen, uint8_t b[32], size_t *blen)
+{
+    kest_status st;
+
+    *blen = 0;
+    switch (key->alg) {
+    case KEST_ALG_EDDSA:
+        memcpy(a, key->raw, KEST_PK_LEN);
+        *alen = KEST_PK_LEN;
+        return KEST_OK;
+    case KEST_ALG_ES256:
+        st = number(key->pkey, OSSL_PKEY_PARAM_EC_PUB_X, 32, a, alen);
+        return st == KEST_OK ? number(key->pkey, OSSL_PKEY_PARAM_EC_PUB_Y, 32, b, blen) : st;
+    default:
+        st = number(key->pkey, OSSL_PKEY_PARAM_RSA_N, 0, a, alen);
+        return st == KEST_OK ? number(key->pkey, OSSL_PKEY_PARAM_RSA_E, 0, b, blen) : st;
+    }
 }
 
 /* Raw r||s to the DER form that libcrypto takes; returns its length, 0 on failure. */

@@ -24,12 +24,25 @@ static PyObject *class_for(kest_state *state, kest_status status)
     }
 }
 
+/* What a status means to somebody who handed something over, where the core speaks of what it verifies. */
+static const char *phrase(kest_status status)
+{
+    switch (status) {
+    case KEST_E_LIMIT:
+        return "an entry is larger than the 16 MiB that Kest accepts";
+    case KEST_E_KEY:
+        return "not a public key to verify with: Ed25519, P-256 or RSA of 2,048 to 16,384 bits, well-formed and, where a JWK says "
+               "what it is for (use, key_ops, alg), for such signatures";
+    default:
+        return kest_strerror(status);
+    }
+}
+
 PyObject *kest_raise(kest_state *state, kest_status status)
 {
     if (status == KEST_E_NOMEM)
         return PyErr_NoMemory();
-    PyErr_SetString(class_for(state, status), status == KEST_E_LIMIT ? "an entry is larger than the 16 MiB that Kest accepts"
-                                                                      : kest_strerror(status));
+    PyErr_SetString(class_for(state, status), phrase(status));
     return NULL;
 }
 

@@ -218,6 +218,41 @@ static PyObject *pubkey_raw(PubkeyObject *self, void *unused)
     return PyBytes_FromStringAndSize((const char *)raw, KEST_PK_LEN);
 }
 
+/* Sets `name` of `jwk` to base64url of `n` bytes. */
+static int jwk_set(PyObject *jwk, const char *name, const uint8_t *data, size_t n)
+{
+    PyObject *text = PyUnicode_New((Py_ssize_t)kest_b64_encoded_len(n), 127);
+    int failed = -1;
+
+    if (text) {
+        kest_b64_encode(data, n, PyUnicode_1BYTE_DATA(text));
+        failed = PyDict_SetItemString(jwk, name, text);
+        Py_DECREF(text);
+    }
+    return failed;
+}
+
+static PyObject *pubkey_public_jwk(PubkeyObject *self, PyObject *unused)
+{
+    const kest_alg alg = kest_pubkey_alg(self->key);
+    uint8_t a[KEST_RSA_N_MAX], b[32];
+    size_t na, nb;
+    kest_status st = kest_pubkey_numbers(self->key, a, &na, b, &nb);
+    PyObject *jwk;
+
+    (void)unused;
+    if (st != KEST_OK)
+        return kest_raise(kest_state_of((PyObject *)self), st);
+    if (alg == KEST_ALG_RS256)
+        jwk = Py_BuildValue("{ss}", "kty", "RSA");
+    else
+        jwk = Py_BuildValue("{ssss}", "crv", alg == KEST_ALG_EDDSA ? "Ed25519" : "P-256", "kty", alg == KEST_ALG_EDDSA ? "OKP" : "EC");
+    if (jwk && (jwk_set(jwk, alg == KEST_ALG_RS256 ? "n" : "x", a, na) < 0 ||
+                (nb && jwk_set(jwk, alg == KEST_ALG_RS256 ? "e" : "y", b, nb) < 0)))
+        Py_CLEAR(jwk);
+    return jwk;
+}
+
 static PyMethodDef pubkey_methods[] = {
     {"from_raw", (PyCFunction)pubkey_from_raw, METH_O | METH_CLASS,
      "from_raw(raw, /)\n--\n\nAn Ed25519 key from its 32 bytes."},
@@ -227,6 +262,8 @@ static PyMethodDef pubkey_methods[] = {
      "from_pem(pem, /)\n--\n\nFrom a PEM SubjectPublicKeyInfo (str or bytes)."},
     {"from_spki", (PyCFunction)pubkey_from_spki, METH_O | METH_CLASS,
      "from_spki(der, /)\n--\n\nFrom a DER SubjectPublicKeyInfo."},
+    {"public_jwk", (PyCFunction)pubkey_public_jwk, METH_NOARGS,
+     "public_jwk()\n--\n\nThe required members of its JWK (RFC 7638, section 3.2)."},
     {"verify", (PyCFunction)pubkey_verify, METH_VARARGS,
      "verify(message, signature, /)\n--\n\nTrue when the signature is right. ES256 signatures are raw r||s (RFC 7518)."},
     {NULL, NULL, 0, NULL},

@@ -6,13 +6,12 @@ of a trust domain with authorities that sends a chain needs a good one, whatever
 
 from __future__ import annotations
 
-import base64
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kest._kestcore import RecordKeys, b64url_encode, sha256
+from kest._kestcore import RecordKeys, sha256
 from kest.core.x5c import ChainError
 
 if TYPE_CHECKING:
@@ -40,10 +39,10 @@ class Chains:
 
     Args:
         store: whose authorities count.
-        add: makes a `KeyLife` of a grant and the JWK of its key.
+        add: makes a `KeyLife` of a grant.
     """
 
-    def __init__(self, store: TrustStore, add: Callable[[Grant, dict[str, str]], KeyLife]) -> None:
+    def __init__(self, store: TrustStore, add: Callable[[Grant], KeyLife]) -> None:
         self._store, self._add = store, add
         self._known: OrderedDict[bytes, ChainKey | str | None] = OrderedDict()
 
@@ -79,31 +78,11 @@ class Chains:
 
     def _look(self, header: bytes) -> ChainKey | str | None:
         try:
-            proved = self._store.chain_grant(header.decode("ascii"))
+            grant = self._store.chain_grant(header.decode("ascii"))
         except UnicodeDecodeError:
             return None
         except ChainError as error:
             return f"its certificate chain (x5c) {error}"
-        if proved is None:
+        if grant is None:
             return None
-        grant, certificate = proved
-        return ChainKey(self._add(grant, _jwk(certificate)), RecordKeys([(grant[0], grant[1])]))
-
-
-def _jwk(certificate: str) -> dict[str, str]:
-    """The public key of a certificate that was verified: standard base64 of DER."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-
-    key: Any = x509.load_der_x509_certificate(base64.b64decode(certificate)).public_key()
-    if isinstance(key, EllipticCurvePublicKey):
-        numbers = key.public_numbers()
-        return {"crv": "P-256", "kty": "EC", "x": _number(numbers.x, 32), "y": _number(numbers.y, 32)}
-    assert isinstance(key, RSAPublicKey)
-    said = key.public_numbers()
-    return {"e": _number(said.e), "kty": "RSA", "n": _number(said.n)}
-
-
-def _number(value: int, size: int | None = None) -> str:
-    return b64url_encode(value.to_bytes(size or (value.bit_length() + 7) // 8, "big"))
+        return ChainKey(self._add(grant), RecordKeys([(grant[0], grant[1])]))

@@ -7,7 +7,7 @@ first is decided by the order of the records, which nobody can change afterwards
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -51,27 +51,9 @@ class Verdict(str, Enum):
         return self.value.startswith("valid")
 
 
-def public_members(key: PublicKey | Any) -> dict[str, str]:
-    """The required members of a key's JWK (RFC 7638, section 3.2)."""
-    if not isinstance(key, PublicKey) and hasattr(key, "public_jwk"):
-        key = key.public_jwk()
-    if isinstance(key, Mapping):
-        wanted = {"OKP": ("crv", "kty", "x"), "EC": ("crv", "kty", "x", "y"), "RSA": ("e", "kty", "n")}
-        names = wanted.get(str(key.get("kty")), ())
-        members = {name: key[name] for name in names if isinstance(key.get(name), str)}
-        if names and len(members) == len(names):
-            public_key_of(members)
-            return members
-        raise AuditError("a key is given as its public JWK: Ed25519, P-256 or RSA")
-    raw = key.raw if isinstance(key, PublicKey) else public_key_of(key).raw
-    if raw is None:
-        raise AuditError("an EC or RSA key is given as a JWK here")
-    return {"crv": "Ed25519", "kty": "OKP", "x": b64url_encode(raw)}
-
-
 def thumbprint(key: Any) -> str:
     """A key's name that depends on nothing else (RFC 7638): base64url of SHA-256 of its canonical JWK."""
-    return b64url_encode(sha256(canonicalize(public_members(key))))
+    return b64url_encode(sha256(canonicalize(public_key_of(key).public_jwk())))
 
 
 def key_event(
@@ -82,7 +64,7 @@ def key_event(
     Args:
         event: ``"added"``, ``"rotated"`` (``key`` follows on ``replaces``), ``"revoked"`` or ``"expired"``.
         principal: whose key.
-        key: a provider, 32 raw bytes or a JWK.
+        key: a provider, 32 raw bytes, a JWK or PEM.
         replaces: the key that is rotated away, likewise.
         not_after: with a new key, Unix milliseconds after which records by it do not count.
         reason: in words.
@@ -91,7 +73,8 @@ def key_event(
         raise AuditError(f"a key is {', '.join(EVENTS)}; not {event!r}")
     if (event == ROTATED) != (replaces is not None):
         raise AuditError("a rotation, and nothing else, says which key it replaces")
-    members: dict[str, Any] = {"event": event, "key": public_members(key), "principal": principal, "reason": reason}
+    members: dict[str, Any] = {"event": event, "principal": principal, "reason": reason}
+    members["key"] = public_key_of(key).public_jwk()
     members["thumbprint"] = thumbprint(members["key"])
     if replaces is not None:
         members["replaces"] = thumbprint(replaces)
@@ -166,7 +149,7 @@ class KeyBook:
         book = cls(log_key)
         book._add(log_key.name, PublicKey.from_raw(log_key.raw))
         for principal, key, start, until in _pairs(keys):
-            life = book._add(principal, public_key_of(key), None if isinstance(key, PublicKey) else key)
+            life = book._add(principal, public_key_of(key))
             life.not_after = until
             if start > 0:
                 life.windows = ((start, until),)
@@ -174,11 +157,8 @@ class KeyBook:
             book.chains = Chains(keys, book._certified)
         return book
 
-    def _add(self, principal: str, key: PublicKey, jwk: Any = None, *, certified: bool = False) -> KeyLife:
-        try:
-            name = thumbprint(key if jwk is None else jwk)
-        except KestError:
-            name = f"{key.alg}-{len(self.lives)}"  # of a kind whose JWK nobody gave: no event can name it
+    def _add(self, principal: str, key: PublicKey, *, certified: bool = False) -> KeyLife:
+        name = thumbprint(key)
         life = KeyLife(principal, key, name)
         life.revoked, life.expired = self._ends.get((principal, name), (NEVER, NEVER))
         self.lives.append(life)
@@ -187,12 +167,12 @@ class KeyBook:
             self._keys = None
         return life
 
-    def _certified(self, grant: Grant, jwk: dict[str, str]) -> KeyLife:
+    def _certified(self, grant: Grant) -> KeyLife:
         """The life of a key that a certificate vouches for: one, however often the certificate was renewed."""
         principal, key, _, _, start, end = grant
-        name = thumbprint(jwk)
+        name = thumbprint(key)
         known = next((life for life in self.lives if life.principal == principal and life.thumbprint == name), None)
-        life = known or self._add(principal, key, jwk, certified=True)
+        life = known or self._add(principal, key, certified=True)
         if known is None or known.windows:
             life.windows = tuple(dict.fromkeys((*life.windows, (start, end))))
         return life
@@ -230,10 +210,10 @@ class KeyBook:
 
     def _begin(self, record: Record, payload: dict[str, Any], mine: dict[str, KeyLife]) -> str | None:
         try:
-            jwk = public_members(payload.get("key"))
-            if thumbprint(jwk) != payload["thumbprint"]:
+            jwk = payload.get("key")
+            key = public_key_of(jwk if isinstance(jwk, dict) else {})
+            if thumbprint(key) != payload["thumbprint"]:
                 return "the thumbprint is not that of the key"
-            key = PublicKey.from_jwk(dict(jwk))
         except KestError as error:
             return f"no key: {error}"
         if payload["event"] == ROTATED:
@@ -244,7 +224,7 @@ class KeyBook:
                 before.rotated, before.rotated_ms = record.index, record.timestamp_ms
         life = mine.get(payload["thumbprint"])
         if life is None:
-            life = self._add(payload["principal"], key, jwk)
+            life = self._add(payload["principal"], key)
             life.added = record.index
         until = payload.get("not_after")
         if type(until) is int:

@@ -161,7 +161,7 @@ class SpiffeBundleSource:
         **settings: Unpack[LiveSettings],
     ) -> None:
         if trust_domain is None:
-            trust_domain = getattr(source, "trust_domain", None)
+            trust_domain = _attribute(source, "trust_domain")
             if trust_domain is None:
                 raise ConfigurationError("from_spiffe_bundle needs trust_domain: the bundle does not say whose it is")
         self.trust_domain = domain = check_trust_domain(trust_domain)
@@ -170,9 +170,11 @@ class SpiffeBundleSource:
         self._rights["rights"] = {name: _rights(own, max_trust, may_sanitise) for name, own in (rights or {}).items()}
         self._now: tuple[tuple[frozenset[Any], str | None], KeySnapshot] | None = None
         self._document: _Document | None = None
-        self._live = hasattr(source, "x509_authorities") or hasattr(source, "get_bundle_for_trust_domain")
+        self._live = any(
+            _attribute(source, name) is not None for name in ("get_bundle_for_trust_domain", "x509_authorities")
+        )
         if self._live:
-            own = getattr(source, "trust_domain", None)
+            own = _attribute(source, "trust_domain")
             if own is not None and check_trust_domain(own) != domain:
                 raise ConfigurationError(f"the bundle is that of {check_trust_domain(own)}, not of {domain}")
             self._fixed = self._from_object()
@@ -239,6 +241,14 @@ class SpiffeBundleSource:
             made = KeySnapshot(problem=problem) if problem is not None else self._made(certificates_of(authorities))
             self._now = known = ((authorities, problem), made)
         return known[1]
+
+
+def _attribute(source: object, name: str) -> Any:
+    """What an object of somebody else's says, None where it has nothing of that name."""
+    try:
+        return getattr(source, name, None)
+    except Exception as error:
+        raise ConfigurationError(f"the bundle's own {name} failed ({type(error).__name__})") from error
 
 
 def _rights(own: Mapping[str, Any], max_trust: int, may_sanitise: bool) -> tuple[int, bool]:

@@ -235,15 +235,15 @@ class TrustStore:
         """Whether certificate chains can prove anything to it."""
         return bool(self._current().authorities)
 
-    def chain_grant(self, header: str) -> tuple[Grant, str] | None:
-        """What the certificate chain in a JWS's header (base64url) proves, and its leaf (standard base64 of DER); None where
-        it is not for a chain to prove: there is none, or nobody here vouches for the principal's trust domain.
+    def chain_grant(self, header: str) -> Grant | None:
+        """What the certificate chain in a JWS's header (base64url) proves; None where it is not for a chain to prove: there
+        is none, or nobody here vouches for the principal's trust domain.
 
         Raises:
             ChainError: it proves nothing.
         """
         leaf = self._leaf(header, self._current())
-        return None if leaf is None else (leaf.grant, _header(f"{header}.")["x5c"][0])
+        return None if leaf is None else leaf.grant
 
     # --- inside ---
 

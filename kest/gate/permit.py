@@ -15,7 +15,8 @@ _UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _DIGITS = re.compile("[0-9A-Fa-f]{32}")
 
 
-def _uuid(value: object, what: str) -> str:
+def uuid_text(value: object, what: str) -> str:
+    """The usual spelling of a UUID in any that `uuid.UUID` takes of its digits."""
     if not isinstance(value, str):
         raise TypeError(f"{what} is a str, not {type(value).__name__}")
     if _UUID.fullmatch(value):
@@ -65,8 +66,8 @@ class PermitToken:
         if signature is not None and not isinstance(signature, bytes):
             raise TypeError(f"signature is bytes or None, not {type(signature).__name__}")
         put = object.__setattr__
-        put(self, "token_id", _uuid(token_id, "token_id"))
-        put(self, "evaluation_id", _uuid(evaluation_id, "evaluation_id"))
+        put(self, "token_id", uuid_text(token_id, "token_id"))
+        put(self, "evaluation_id", uuid_text(evaluation_id, "evaluation_id"))
         put(self, "issued_at", _seconds(issued_at, "issued_at"))
         put(self, "expires_at", _seconds(expires_at, "expires_at"))
         put(self, "action_name", action_name)

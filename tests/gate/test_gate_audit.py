@@ -88,6 +88,11 @@ def test_entries() -> None:
     for bad in ({"evaluation_id": "sess-1"}, {"session_id": "sess-1"}, {"resource": "x" * 100_000}):
         with pytest.raises(GateInputError):
             entry(**bad)
+    digits = "01890a5dac967b3e8b1e4a5b6c7d8e9f"
+    assert entry(session_id=digits).to_dict()["session_id"] == "01890a5d-ac96-7b3e-8b1e-4a5b6c7d8e9f"
+    for bad in ("0x" + digits[2:], digits[:15] + "_" + digits[16:], " " + digits[1:], digits[:-1] + "\u0661"):
+        with pytest.raises(GateInputError, match="not a UUID"):  # which `uuid.UUID` reads, for `int` does
+            entry(session_id=bad)
     with pytest.raises(GateInputError, match="verdict"):
         AuditEntry("a", "b", "allow", "c")  # type: ignore[arg-type]
     with pytest.raises(TypeError):

@@ -230,7 +230,7 @@ def test_what_only_looks_like_a_uuid(start: str) -> None:
 )
 def test_claims_that_cannot_be_written(changed: dict[str, Any], words: str) -> None:
     claims = dataclasses.replace(PermitClaims(IDENT, IDENT, "pay", 0, 1), **changed)
-    with pytest.raises((GateInputError, cbor.CBORError), match=words):
+    with pytest.raises(GateInputError, match=words):
         claims.to_payload()
     signer = PqTokenSigner.generate_hybrid()
     with pytest.raises(SigningError, match=f"sign failed: .*{words}"):

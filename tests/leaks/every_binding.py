@@ -343,6 +343,9 @@ def _calls() -> dict[str, Call]:
         of("PublicKey.from_jwk", key_of, target=lambda: core.PublicKey.from_jwk, case=case)
     for case, der in (("EC", ec_spki), ("RSA", rsa_spki)):
         of("PublicKey.from_spki", der, target=lambda: core.PublicKey.from_spki, case=case)
+    of("PublicKey.public_jwk")
+    of("PublicKey.public_jwk", target=lambda: core.PublicKey.from_jwk(ec_jwk).public_jwk, case="EC")
+    of("PublicKey.public_jwk", target=lambda: core.PublicKey.from_jwk(rsa_jwk).public_jwk, case="RSA")
     of("PublicKey.verify", b"m", signer.sign(b"m"))
     of("PublicKey.verify", b"m", ec_signature, target=lambda: core.PublicKey.from_jwk(ec_jwk).verify, case="EC")
     of("PublicKey.verify", b"m", rsa_signature, target=lambda: core.PublicKey.from_jwk(rsa_jwk).verify, case="RSA")

@@ -71,6 +71,8 @@ FAILING(int, EVP_Digest, 0, (const void *data, size_t n, byte *md, unsigned *siz
         (data, n, md, size, type, impl))
 FAILING(int, EVP_PKEY_get_raw_public_key, 0, (const EVP_PKEY *key, byte *raw, size_t *n), (key, raw, n))
 FAILING(int, EVP_PKEY_get_group_name, 0, (const EVP_PKEY *key, char *name, size_t size, size_t *n), (key, name, size, n))
+FAILING(int, EVP_PKEY_get_bn_param, 0, (const EVP_PKEY *key, const char *name, BIGNUM **out), (key, name, out))
+FAILING(int, BN_bn2binpad, -1, (const BIGNUM *number, byte *to, int size), (number, to, size))
 FAILING(EVP_PKEY_CTX *, EVP_PKEY_CTX_new_from_name, NULL, (OSSL_LIB_CTX * lib, const char *name, const char *query), (lib, name, query))
 FAILING(int, EVP_PKEY_fromdata_init, 0, (EVP_PKEY_CTX * ctx), (ctx))
 FAILING(int, EVP_PKEY_fromdata, 0, (EVP_PKEY_CTX * ctx, EVP_PKEY **key, int selection, OSSL_PARAM p[]), (ctx, key, selection, p))

@@ -51,7 +51,6 @@ from kest.core.identity.aws import AWSWorkloadIdentity, normalise_arn
 from kest.core.identity.base import checked_principal
 from kest.core.identity.jws import compact
 from kest.core.identity.keys import KeyFileExistsError, KeyFileMissingError, parse_private_key, private_key_pem
-from kest.core.identity.spki import jwk_from_spki
 from kest.errors import ConfigurationError, IdentityError, KestError, KeyFormatError
 
 PRINCIPAL = "spiffe://example.test/w"
@@ -600,9 +599,7 @@ def test_base_identity_needs_four_members_only() -> None:
             return ecdsa_der_to_raw(key.sign(message, ec.ECDSA(hashes.SHA256())))
 
         def public_jwk(self) -> dict[str, Any]:
-            found = jwk_from_spki(spki)
-            assert found is not None
-            return found[1]
+            return dict(_kestcore.PublicKey.from_spki(spki).public_jwk())
 
     jws = sign_payload(Hardware(), PAYLOAD)
     assert parts(jws)[0] == {"alg": "ES256", "kid": PRINCIPAL, "typ": "JWS"}
@@ -1008,29 +1005,6 @@ def test_bedrock_composes_a_signer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BEDROCK_AGENT_ID")
     with pytest.raises(ConfigurationError, match="BEDROCK_AGENT_ID"):
         BedrockAgentIdentity()
-
-
-def test_spki_agrees_with_cryptography() -> None:
-    pytest.importorskip("cryptography")
-    from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-    def spki(key: Any) -> bytes:
-        return key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-    key = rsa.generate_private_key(65537, 2048)
-    found = jwk_from_spki(spki(key))
-    assert found is not None
-    n = int.from_bytes(_kestcore.b64url_decode(found[1]["n"]), "big")
-    assert (found[0], n) == ("RS256", key.public_key().public_numbers().n)
-    for good in (key, ec.generate_private_key(ec.SECP256R1()), ed25519.Ed25519PrivateKey.generate()):
-        der = spki(good)
-        assert jwk_from_spki(der) is not None
-        for cut in range(len(der)):
-            assert jwk_from_spki(der[:cut]) is None
-        assert jwk_from_spki(der + b"\0") is None
-    assert jwk_from_spki(spki(rsa.generate_private_key(65537, 1024))) is None
-    assert jwk_from_spki(spki(ec.generate_private_key(ec.SECP384R1()))) is None
 
 
 # -- SPIRE ------------------------------------------------------------------------------------------------------------

@@ -28,7 +28,6 @@ from kest.core.identity import BedrockAgentIdentity, LocalEd25519Provider
 from kest.core.identity.aws import AWSWorkloadIdentity
 from kest.core.identity.jws import _MAX_JWS, compact, ecdsa_der_to_raw, read_jws, signing_input
 from kest.core.identity.keys import read_private_key
-from kest.core.identity.spki import _rsa_numbers
 from kest.core.policies.cedar_validator import CedarValidator
 from kest.core.policies.rego_validator import RegoValidator, _regorus_problem, _unshifted
 from kest.core.policies.testing import run_tests
@@ -297,27 +296,6 @@ def test_what_is_too_long_or_too_short_for_a_jws() -> None:
         read_jws(compact(message, b"abc"), PRINCIPAL, b"{}", "the provider", "JWS")
 
 
-def test_rsa_keys_that_are_none() -> None:
-    def element(tag: int, content: bytes) -> bytes:
-        return bytes([tag, len(content)]) + content
-
-    algorithm = element(0x30, element(6, bytes.fromhex("2a864886f70d010101")) + b"\x05\x00")
-
-    def spki(bits: bytes) -> bytes:
-        return element(0x30, algorithm + bits)
-
-    def numbers(*values: bytes) -> bytes:
-        return spki(element(3, b"\0" + element(0x30, b"".join(element(2, value) for value in values))))
-
-    assert _rsa_numbers(numbers(b"\x23", b"\x03")) == (0x23, 3)
-    assert _rsa_numbers(spki(element(3, b"\x01"))) is None  # unused bits
-    assert _rsa_numbers(numbers(b"\x23")) is None
-    assert _rsa_numbers(numbers(b"", b"\x03")) is None
-    assert _rsa_numbers(numbers(b"\x23", b"\x03", b"\x01")) is None
-    assert _rsa_numbers(numbers(b"\x83", b"\x03")) is None  # negative
-    assert _rsa_numbers(numbers(b"\x23", b"\x83")) is None
-
-
 def test_an_agent_of_a_signer_with_a_chain() -> None:
     class Chained(LocalEd25519Provider):
         x5c = ("MII=",)
@@ -356,6 +334,14 @@ def test_a_source_that_raises() -> None:
     source = SpiffeBundleSource(Raising(), "example.org")
     with closing(source):
         assert source.snapshot().problem == "the source of the bundle of example.org failed (ValueError)"
+
+    class Unready:
+        @property
+        def x509_authorities(self) -> object:
+            raise ValueError("not fetched yet")
+
+    with pytest.raises(ConfigurationError, match=r"the bundle's own x509_authorities failed \(ValueError\)"):
+        SpiffeBundleSource(Unready(), "example.org")
 
 
 def test_authorities_without_basic_constraints() -> None:

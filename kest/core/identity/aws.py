@@ -9,8 +9,7 @@ from typing import Any
 from kest import _kestcore
 from kest.core.identity.base import BaseIdentity, checked_principal
 from kest.core.identity.jws import ecdsa_der_to_raw
-from kest.core.identity.spki import jwk_from_spki
-from kest.errors import ConfigurationError, IdentityError, KestError, MissingExtraError
+from kest.errors import ConfigurationError, IdentityError, KestError, KeyFormatError, MissingExtraError
 from kest.locks import Lock
 
 __all__ = ["KEY_VARIABLE", "AWSWorkloadIdentity", "normalise_arn"]
@@ -195,13 +194,15 @@ def _usable_key(key_id: str, answer: dict[str, Any]) -> tuple[str, str, dict[str
     der, arn = answer.get("PublicKey"), answer.get("KeyId")
     if answer.get("KeyUsage") != "SIGN_VERIFY" or not isinstance(der, bytes) or not isinstance(arn, str):
         raise ConfigurationError(f"KMS key {key_id!r} is not a key for signing (key usage SIGN_VERIFY)")
-    found = jwk_from_spki(der)
-    if found is None or _KMS_ALGORITHMS[found[0]] not in answer.get("SigningAlgorithms", ()):
+    try:
+        key = _kestcore.PublicKey.from_spki(der)
+    except KeyFormatError:
+        key = None
+    if key is None or _KMS_ALGORITHMS[key.alg] not in answer.get("SigningAlgorithms", ()):
         raise ConfigurationError(
             f"KMS key {key_id!r} ({answer.get('KeySpec')}) cannot sign entries: make one with key spec ECC_NIST_P256"
         )
-    alg, jwk = found
-    return arn, alg, {**jwk, "use": "sig", "alg": alg}
+    return arn, key.alg, {**key.public_jwk(), "use": "sig", "alg": key.alg}
 
 
 _DENIED = "allow this role kms:GetPublicKey and kms:Sign on the key, in its own policy or in the key's"

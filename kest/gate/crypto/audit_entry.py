@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import Any, Literal, final
 
 from kest._kestcore import uuid7
 from kest.errors import GateInputError
+from kest.gate.permit import uuid_text
 
 __all__ = ["AuditEntry"]
 
@@ -52,13 +52,13 @@ class AuditEntry:
             "action_name": _text(action_name, "action_name"),
             "verdict": verdict,
             "verdict_detail": _text(verdict_detail, "verdict_detail"),
-            "evaluation_id": uuid7() if evaluation_id is None else _uuid(evaluation_id, "evaluation_id"),
+            "evaluation_id": uuid7() if evaluation_id is None else uuid_text(evaluation_id, "evaluation_id"),
         }
         for name, value in (("resource", resource), ("decided_by", decided_by), ("ip", ip)):
             if value is not None:
                 content[name] = _text(value, name)
         if session_id is not None:
-            content["session_id"] = _uuid(session_id, "session_id")
+            content["session_id"] = uuid_text(session_id, "session_id")
         if context is not None:
             if not isinstance(context, dict):
                 raise TypeError(f"context is a dict, not {type(context).__name__}")
@@ -102,10 +102,3 @@ def _text(value: object, name: str) -> str:
     if len(value) > MAX_TEXT:
         raise GateInputError(f"{name} is longer than {MAX_TEXT} characters")
     return value
-
-
-def _uuid(value: object, name: str) -> str:
-    try:
-        return str(uuid.UUID(_text(value, name)))
-    except ValueError:
-        raise GateInputError(f"{name} not a UUID: {value!r:.100}") from None

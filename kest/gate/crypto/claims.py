@@ -126,7 +126,10 @@ class PermitClaims:
                 continue
             if type(value) is str and len(value) > MAX_TEXT:
                 raise GateInputError(f"a permit's texts have at most {MAX_TEXT} characters")
-            out += (_NAMES[name], cbor.encode(value))
+            try:
+                out += (_NAMES[name], cbor.encode(value))
+            except cbor.CBORError as error:
+                raise GateInputError(f"a permit cannot say {name!r}: {error}") from None
         return cbor.head(0xA0, len(out) // 2) + b"".join(out)
 
     @classmethod
