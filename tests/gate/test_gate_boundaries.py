@@ -292,12 +292,31 @@ def test_three_warnings_and_no_fewer_refuse(
     assert verdict.kind == ("refuse" if near and age == AGES[1] and rate == RATES[1] else "permit")
 
 
-def test_what_drift_refuses_no_invariant_is_asked_about(permitting: Make, context: Make, at: Make) -> None:
+DRIFTED = {
+    "address": {"ip": "2.2.2.2", "origin_ip": "1.1.1.1"},
+    "distance": {**NEAR, "origin_geo": place(0, 90)},
+    "begins in the future": {"session_started_at": T0 + 3600},
+    "age": {"session_started_at": T0 - 10 * DAY},
+    "device": {"device": DeviceFingerprint("one"), "origin_device": DeviceFingerprint("other")},
+    "rate": {"session_started_at": T0, "action_count": 1_000},
+    "warnings": {"session_started_at": T0 - AGES[1], "action_count": RATES[1] * (AGES[1] // 60), **NEAR},
+}
+
+
+@pytest.mark.parametrize("cause", DRIFTED)
+def test_what_drift_refuses_no_invariant_is_asked_about(cause: str, permitting: Make, context: Make, at: Make) -> None:
     gate = permitting(geo_drift_max_km=500.0, invariants=[("cap", "n", 1.0)])
     at(gate, T0)
-    warned = {"session_started_at": T0 - AGES[1], "action_count": RATES[1] * (AGES[1] // 60), **NEAR}
-    assert gate.evaluate(context(params={"n": 2}, **warned)).code == "DRIFT_DETECTED"
     assert gate.evaluate(context(params={"n": 2})).code == "INVARIANT_VIOLATION"
+    kept, broken = (gate.evaluate(context(params={"n": n}, **DRIFTED[cause])) for n in (1, 2))
+    assert kept.kind == ("refuse" if cause == "warnings" else "invalidate")
+    assert (broken.kind, broken.code, broken.reason) == (kept.kind, kept.code, kept.reason)
+
+
+def test_the_place_where_the_gate_saw_a_session_begin_goes_before_invariants(permitting: Make, context: Make) -> None:
+    gate = permitting(invariants=[("cap", "n", 1.0)])
+    assert gate.evaluate(context(session_id="s", ip="1.1.1.1", params={"n": 1})).is_permit
+    assert gate.evaluate(context(session_id="s", ip="2.2.2.2", params={"n": 2})).is_invalidate
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ class Worker:
     def pytest(self, target: Target) -> str:
         """The first test that fails, or "" when all pass."""
         log = self.folder / "pytest.log"
-        arguments = ["-x", "-q", "-p", "no:cacheprovider", "--timeout=120", *target.tests]
+        arguments = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--timeout=120", *target.tests]
         order = {
             "library": str(self.library),
             "seconds": self.seconds.get(target.name, PYTEST_SECONDS),
