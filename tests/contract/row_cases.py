@@ -1,6 +1,6 @@
 """Rows B6, C1 and C3 to C6 of ATTACKS.md, through the decorator, for whatever engine the fixture ``engine`` gives.
 
-C2 is about what servers answer: tests/unit/test_engines.py with servers made for it, tests/services/test_engine_faults.py
+C2 is about what servers answer: tests/unit/engines with servers made for it, tests/services/test_engine_faults.py
 with real ones behind a proxy.
 """
 
