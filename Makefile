@@ -28,7 +28,7 @@ help:
 	@echo "make analyze         gcc -fanalyzer and clang-tidy over the C code (two to four minutes)"
 	@echo "make fuzz            libFuzzer over the C core, a minute for each of seven harnesses (FUZZ_SECONDS=60)"
 	@echo "make coverage        lines and branches of C and Python that the tests run, in one table (ten minutes)"
-	@echo "make mutants         small faults in the verifier, the trust math and the gate's evaluator: does a test notice? (45 minutes)"
+	@echo "make mutants         small faults in the verifier, the trust math and the gate's evaluator: does a test notice? (twenty minutes)"
 	@echo "make test-pythons    pip install . and the unit tests on each installed Python 3.10 to 3.13"
 	@echo "make wheels          source distribution and wheels in dist/, built twice, compared and tried (twenty minutes; WHEELS=--quick for fewer tests)"
 

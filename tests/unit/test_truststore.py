@@ -56,6 +56,11 @@ def test_every_form_of_key(identity: Any) -> None:
             PassportVerifier.verify(passport(LocalEd25519Provider(NAME)), {NAME: form})
 
 
+def test_a_key_that_is_one_already_is_not_made_anew(identity: Any) -> None:
+    key = public_key_of(identity)
+    assert public_key_of(key) is key
+
+
 @pytest.mark.parametrize("key", [b"", b"x" * 31, b"x" * 33, "", "text", 5, None, {}, {"kty": "oct", "k": "AAAA"}, [1]])
 def test_what_is_no_key(key: Any) -> None:
     with pytest.raises(KeyFormatError):
