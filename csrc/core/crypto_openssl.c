@@ -203,6 +203,17 @@ done:
     return adopt(pkey, out);
 }
 
+/* libcrypto reads more than DER: numbers without their sign, lengths that could be shorter. One key has one encoding. */
+static bool is_der_of(const EVP_PKEY *pkey, const uint8_t *der, size_t len)
+{
+    uint8_t *again = NULL;
+    const int n = i2d_PUBKEY(pkey, &again);
+    const bool same = n > 0 && (size_t)n == len && memcmp(again, der, len) == 0;
+
+    OPENSSL_free(again);
+    return same;
+}
+
 kest_status kest_pubkey_spki(const uint8_t *der, size_t len, kest_pubkey **out)
 {
     const uint8_t *p = der;
@@ -211,7 +222,7 @@ kest_status kest_pubkey_spki(const uint8_t *der, size_t len, kest_pubkey **out)
     if (len > 16384)
         return KEST_E_KEY;
     pkey = d2i_PUBKEY(NULL, &p, (long)len);
-    if (pkey && p != der + len) {
+    if (pkey && !is_der_of(pkey, der, len)) {
         EVP_PKEY_free(pkey);
         pkey = NULL;
     }

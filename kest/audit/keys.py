@@ -74,8 +74,8 @@ def key_event(
     if (event == ROTATED) != (replaces is not None):
         raise AuditError("a rotation, and nothing else, says which key it replaces")
     members: dict[str, Any] = {"event": event, "principal": principal, "reason": reason}
-    members["key"] = public_key_of(key).public_jwk()
-    members["thumbprint"] = thumbprint(members["key"])
+    public = public_key_of(key)
+    members["key"], members["thumbprint"] = public.public_jwk(), thumbprint(public)
     if replaces is not None:
         members["replaces"] = thumbprint(replaces)
     if not_after is not None:

@@ -17,11 +17,12 @@ pytest.importorskip("cryptography.x509.verification")
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from kest import KestEntry, LocalEd25519Provider, TrustStore
 from kest._kestcore import b64url_encode, canonicalize, sha256
-from kest.audit import AuditLog, AuditReader, Verdict, key_event, verify_log, verify_proof
+from kest.audit import AuditLog, AuditReader, Verdict, key_event, thumbprint, verify_log, verify_proof
+from kest.audit.records import TYPES
 from kest.cli.main import main
 from kest.core.identity.jws import ecdsa_der_to_raw
 from kest.viz import graph_of, read
@@ -94,8 +95,8 @@ class Workload:
     def sign(self, payload: bytes, typ: str = "JWS", x5c: Any = None) -> str:
         alg = "RS256" if isinstance(self.key, rsa.RSAPrivateKey) else "ES256"
         chain = [base64.b64encode(self.leaf.public_bytes(Encoding.DER)).decode()] if x5c is None else x5c
-        header = canonicalize({"alg": alg, "kid": self.principal, "typ": typ, "x5c": chain})
-        message = f"{b64url_encode(header)}.{b64url_encode(payload)}"
+        header = {"alg": alg, "kid": self.principal, "typ": typ, **({"x5c": chain} if chain else {})}
+        message = f"{b64url_encode(canonicalize(header))}.{b64url_encode(payload)}"
         if alg == "RS256":
             signature = self.key.sign(message.encode(), padding.PKCS1v15(), hashes.SHA256())
         else:
@@ -322,3 +323,28 @@ def test_the_command_and_the_picture(log: AuditLog, tmp_path: Path, capsys: pyte
     nodes = graph_of(read(log.path, log.key, store()), store()).nodes
     assert [node.verdict.state for node in nodes] == ["valid", "invalid"]
     assert "certificate chain" in nodes[1].verdict.reason
+
+
+# --- keys of these kinds without a chain ---
+
+
+@pytest.mark.parametrize("kind", ["ES256", "RS256"])
+@pytest.mark.parametrize("form", ["pem", "jwk", "store"])
+def test_keys_of_other_kinds_have_lives_too(log: AuditLog, kind: str, form: str) -> None:
+    """However the verifier came by the key, the log's events name it: by what it is, not by how it was spelt."""
+    workload = Workload(ROOT, key=rsa.generate_private_key(65537, 2048) if kind == "RS256" else None)
+    said = canonicalize({"principal": AGENT, "record": "verdict", "timestamp_ms": milliseconds(NOW)})
+    pem = workload.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    before = log.append(workload.sign(said, TYPES["verdict"], ())).wait(30)
+    log.record_event("key", key_event("revoked", AGENT, pem, reason="stolen"))
+    after = log.append(workload.sign(said, TYPES["verdict"], ())).wait(30)
+    log.checkpoint()
+    anchors: Any = {
+        "pem": {AGENT: pem},
+        "jwk": {AGENT: {**workload.jwk(), "kid": "another", "use": "sig"}},
+        "store": TrustStore({AGENT: pem}),
+    }[form]
+    reader = AuditReader(log.path, log.key)
+    assert verify_proof(reader.prove(before), log.key, anchors).verdict is Verdict.SINCE_REVOKED
+    assert verify_proof(reader.prove(after), log.key, anchors).verdict is Verdict.AFTER_REVOCATION
+    assert verify_log(log.path, log.key, anchors).keys[-1].thumbprint == thumbprint(pem) == thumbprint(workload.jwk())

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from kest._kestcore import (
     LogTree,
-    PublicKey,
     RecordKeys,
     Signer,
     record_check,
@@ -31,10 +30,8 @@ from kest._kestcore import (
 from kest.audit import AuditLog, AuditReader, Verdict, key_event, thumbprint, verify_log, verify_proof
 from kest.audit.facts import FACTS
 from kest.audit.note import Checkpoint, checkpoint_text, note_line
-from kest.audit.records import TYPES, event_payload
 from kest.core import LocalEd25519Provider, TrustStore, configure, kest_verified
 from kest.core.context import lineage
-from kest.core.identity.jws import compact, ecdsa_der_to_raw, signing_input
 from kest.errors import AuditCorruptError, AuditError, AuditProofError
 
 
@@ -243,53 +240,6 @@ def test_a_revoked_key(keys: Keys) -> None:
     assert report.verdicts[Verdict.SINCE_REVOKED] == 1
     (problem,) = report.problems
     assert problem.index == after
-
-
-class Other:
-    """A signer with a key of another kind, as in a KMS."""
-
-    def __init__(self, principal: str, kind: str) -> None:
-        from cryptography.hazmat.primitives.asymmetric import ec, rsa
-
-        self.principal, self.alg = principal, kind
-        self._key: Any = (
-            ec.generate_private_key(ec.SECP256R1()) if kind == "ES256" else rsa.generate_private_key(65537, 2048)
-        )
-
-    @property
-    def pem(self) -> str:
-        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-        return str(self._key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), "ascii")
-
-    def verdict(self) -> str:
-        from cryptography.hazmat.primitives.asymmetric import ec, padding
-        from cryptography.hazmat.primitives.hashes import SHA256
-
-        payload = event_payload("verdict", {"principal": self.principal})
-        _, message = signing_input(self.principal, payload, self.alg, typ=TYPES["verdict"])
-        if self.alg == "RS256":
-            return compact(message, self._key.sign(message, padding.PKCS1v15(), SHA256()))
-        return compact(message, ecdsa_der_to_raw(self._key.sign(message, ec.ECDSA(SHA256()))))
-
-
-@pytest.mark.parametrize("kind", ["ES256", "RS256"])
-@pytest.mark.parametrize("form", ["pem", "jwk", "store"])
-def test_keys_of_other_kinds_have_lives_too(keys: Keys, kind: str, form: str) -> None:
-    """However the verifier came by the key, the log's events name it: by what it is, not by how it was spelt."""
-    key = Other(keys.principal, kind)
-    before = keys.log.append(key.verdict()).wait()
-    keys.event("revoked", key.pem, reason="stolen")
-    after = keys.log.append(key.verdict()).wait()
-    found = PublicKey.from_pem(key.pem).public_jwk()
-    anchors: Any = {
-        "pem": {keys.principal: key.pem},
-        "jwk": {keys.principal: {**found, "kid": "another", "use": "sig"}},
-        "store": TrustStore({keys.principal: key.pem}),
-    }[form]
-    assert keys.verdict(before, anchors) is Verdict.SINCE_REVOKED
-    assert keys.verdict(after, anchors) is Verdict.AFTER_REVOCATION
-    assert keys.report(anchors).keys[-1].thumbprint == thumbprint(key.pem)
 
 
 def test_a_revoked_key_cannot_introduce_another(keys: Keys) -> None:

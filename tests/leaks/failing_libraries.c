@@ -81,6 +81,7 @@ FAILING(int, OSSL_PARAM_BLD_push_BN, 0, (OSSL_PARAM_BLD * bld, const char *key, 
 FAILING(OSSL_PARAM *, OSSL_PARAM_BLD_to_param, NULL, (OSSL_PARAM_BLD * bld), (bld))
 FAILING(BIGNUM *, BN_bin2bn, NULL, (const byte *s, int n, BIGNUM *out), (s, n, out))
 FAILING(EVP_PKEY *, d2i_PUBKEY, NULL, (EVP_PKEY **out, const byte **in, long n), (out, in, n))
+FAILING(int, i2d_PUBKEY, -1, (const EVP_PKEY *key, byte **out), (key, out))
 FAILING(ECDSA_SIG *, ECDSA_SIG_new, NULL, (void), ())
 FAILING(int, ECDSA_SIG_set0, 0, (ECDSA_SIG * sig, BIGNUM *r, BIGNUM *s), (sig, r, s))
 FAILING(int, i2d_ECDSA_SIG, -1, (const ECDSA_SIG *sig, byte **out), (sig, out))

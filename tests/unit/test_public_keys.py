@@ -83,7 +83,9 @@ def test_a_compressed_point_is_the_same_key() -> None:
 def test_the_jwk_of_an_rsa_key_has_no_leading_zeros() -> None:
     """RFC 7518, section 2 (Base64urlUInt): one spelling, hence one thumbprint."""
     numbers = RSA.public_numbers()
-    jwk = PublicKey.from_spki(spki(RSA)).public_jwk()
+    key = PublicKey.from_spki(spki(RSA))
+    jwk = key.public_jwk()
+    assert key.alg == "RS256"
     assert set(jwk) == {"kty", "n", "e"}
     assert (jwk["kty"], number(jwk["n"]), number(jwk["e"])) == ("RSA", numbers.n, 65537)
     assert (len(b64url_decode(jwk["n"])), jwk["e"]) == (256, "AQAB")
@@ -132,6 +134,35 @@ def test_rsa_exponents_that_are_none(exponent: bytes) -> None:
     assert PublicKey.from_jwk({"kty": "RSA", "n": n, "e": b64url_encode(b"\3")}).alg == "RS256"
     with pytest.raises(KeyFormatError):
         PublicKey.from_jwk({"kty": "RSA", "n": n, "e": b64url_encode(exponent)})
+
+
+def test_rsa_keys_that_are_no_der() -> None:
+    """SubjectPublicKeyInfo (RFC 5280, section 4.1) over RSAPublicKey (RFC 8017, appendix A.1.1), piece by piece."""
+
+    def element(tag: int, content: bytes) -> bytes:
+        size = len(content)
+        length = bytes([size]) if size < 0x80 else bytes([0x82]) + size.to_bytes(2, "big")
+        return bytes([tag]) + length + content
+
+    algorithm = element(0x30, element(6, bytes.fromhex("2a864886f70d010101")) + b"\x05\x00")
+
+    def info(bits: bytes) -> bytes:
+        return element(0x30, algorithm + bits)
+
+    def numbers(*values: bytes) -> bytes:
+        return info(element(3, b"\0" + element(0x30, b"".join(element(2, value) for value in values))))
+
+    n = (2**2047 + 1).to_bytes(257, "big")
+    assert number(PublicKey.from_spki(numbers(n, b"\x03")).public_jwk()["n"]) == 2**2047 + 1
+    bad = [
+        info(element(3, b"\x01" + element(0x30, element(2, n) + element(2, b"\x03")))),  # unused bits
+        numbers(n), numbers(b"", b"\x03"), numbers(n, b"\x03", b"\x01"),
+        numbers(n[1:], b"\x03"), numbers(n, b"\x83"),  # negative
+        numbers(b"\0" + n, b"\x03"), numbers(n, b"\0\x03"),  # longer than need be
+    ]  # fmt: skip
+    for der in bad:
+        with pytest.raises(KeyFormatError):
+            PublicKey.from_spki(der)
 
 
 def test_what_is_no_key() -> None:
